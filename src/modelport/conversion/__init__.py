@@ -1,0 +1,1 @@
+"""Old environments, conversion to ONNX and the parity gate."""

@@ -1,0 +1,1 @@
+"""Container images made from bundles."""

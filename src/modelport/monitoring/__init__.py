@@ -1,0 +1,1 @@
+"""Predictions recorded and watched: store, labels, drift, quality, alerts."""

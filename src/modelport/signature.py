@@ -1,0 +1,545 @@
+"""The inputs and outputs of a model: the one description that validation, OpenAPI, the page, the client and the record of predictions read.
+
+Values travel as `Columns`: a mapping from field name to a numpy array whose first axis is the row. JSON records and CSV cells become
+columns here, with every wrong value named, and columns become records here.
+
+| kind     | column                                         | in JSON                       |
+|----------|------------------------------------------------|-------------------------------|
+| number   | float64 (or the field's dtype), NaN for null   | number                        |
+| integer  | int64; float64 with NaN when nullable          | number without a fraction     |
+| boolean  | bool; object with None when nullable           | true, false                   |
+| string   | object of str, None for null                   | string                        |
+| category | object of the choices' own type, None for null | one of the choices            |
+| text     | as string; prose, not a code                   | string                        |
+| datetime | datetime64[us] in UTC, NaT for null            | ISO 8601 date or date-time    |
+| tensor   | the field's dtype, (rows, *shape)              | nested lists of numbers       |
+| json     | object                                         | anything                      |
+| image    | uint8 (rows, height, width, 3)                 | base64                        |
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from modelport.errors import FieldError, InvalidInput, ModelContract, SignatureError, pointer
+
+Columns: TypeAlias = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
+"""Field name -> array of shape (rows, ...): the one form in which values travel inside Modelport."""
+
+Kind: TypeAlias = Literal["number", "integer", "boolean", "string", "category", "datetime", "image", "text", "tensor", "json", "unknown"]
+"""What a field holds. "unknown" stands only in what a model says of itself, until a sample or the user says more."""
+
+MAX_NUMBER = 1.7976931348623157e308
+MAX_INTEGER = 2**63 - 1
+NULL_CELLS = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "None", "<NA>"})
+"""The cells of a CSV file that mean null in a nullable field; in a field of strings only the empty cell does."""
+_INTEGER_CELL = re.compile(r"[+-]?[0-9]+(\.0*)?")
+_NUMBER_CELL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_BOOLEAN_CELLS = {"true": True, "false": False, "1": True, "0": False}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One input or output of a model.
+
+    `choices` are the only values a category may have; the values a string is known to have (others are taken too); or, for a vector of
+    numbers, the names of its elements, in which case it is an object in JSON. `shape` is that of one row: () is a single value.
+    `minimum` and `maximum` are inclusive.
+    """
+
+    name: str
+    kind: Kind
+    dtype: str | None = None
+    shape: tuple[int, ...] = ()
+    nullable: bool = False
+    choices: tuple[Any, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    example: Any = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise SignatureError(f"field {self.name!r} has the kind {self.kind!r}", hint=f"Kinds: {', '.join(get_args(Kind)[:-1])}.")
+        if self.kind == "category" and not self.choices:
+            raise SignatureError(f"field {self.name!r} is a category without choices", hint="Give its choices, or make it a string.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, leaving out what is not set."""
+        raw: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        for key in ("dtype", "shape", "nullable", "choices", "minimum", "maximum", "example", "description"):
+            value = getattr(self, key)
+            if value is not None and value != () and value != "" and value is not False:
+                raw[key] = list(value) if isinstance(value, tuple) else value
+        if self.example is False:
+            raw["example"] = False
+        return raw
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], where: str = "schema") -> Field:
+        """Out of JSON or TOML. SignatureError names the place for an unknown key or a wrong value."""
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("name"), str) or not raw["name"]:
+            raise SignatureError(f"{where}: a field needs a name and a kind, got {_shown(raw)}")
+        if "kind" not in raw:
+            raise SignatureError(f"{where}: field {raw['name']!r} has no kind", hint=f"Kinds: {', '.join(get_args(Kind)[:-1])}.")
+        known = cls.__dataclass_fields__
+        for key in raw:
+            if key not in known:
+                raise SignatureError(f"{where}: field {raw['name']!r} has no {key!r}{did_you_mean(key, known)}")
+        values = {key: tuple(value) if key in ("shape", "choices") else value for key, value in raw.items()}
+        checks: dict[str, type | tuple[type, ...]] = {
+            "dtype": str, "nullable": bool, "minimum": (int, float), "maximum": (int, float), "description": str,
+        }
+        for key, kinds in checks.items():
+            if values.get(key) is not None and not isinstance(values[key], kinds):
+                raise SignatureError(f"{where}: {key} of field {raw['name']!r} is {_shown(values[key])}")
+        return cls(**values)
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON Schema (2020-12) of one value of this field."""
+        schema: dict[str, Any]
+        if self.kind == "number" and self.shape and self.choices:
+            names = [str(choice) for choice in self.choices]
+            number = {"type": "number"}
+            schema = {"type": "object", "properties": {name: number for name in names}, "required": names, "additionalProperties": False}
+        elif self.kind == "number" and not self.shape:
+            schema = {"type": "number", "minimum": self._lowest(), "maximum": self._highest()}
+        elif self.kind == "integer" and not self.shape:
+            schema = {"type": "integer", "minimum": int(self._lowest()), "maximum": int(self._highest())}
+        elif self.kind == "category":
+            schema = {"enum": list(self.choices)}
+        elif self.kind == "datetime":
+            schema = {"type": "string", "format": "date-time"}
+        elif self.kind == "image":
+            schema = {"type": "string", "contentEncoding": "base64"}
+        elif self.kind == "json":
+            schema = {}
+        elif self.kind in ("tensor", "number", "integer"):
+            schema = {"type": "integer" if self.kind == "integer" else "number"}
+            for size in reversed(self.shape):
+                schema = {"type": "array", "items": schema, **({"minItems": size, "maxItems": size} if size >= 0 else {})}
+        else:
+            schema = {"type": "boolean" if self.kind == "boolean" else "string"}
+        if self.nullable and self.kind == "category":
+            schema["enum"].append(None)
+        elif self.nullable and "type" in schema:
+            schema["type"] = [schema["type"], "null"]
+        if self.description:
+            schema["description"] = self.description
+        if self.example is not None:
+            schema["examples"] = [self.example]
+        return schema
+
+    def expected(self) -> str:
+        """What a value of this field must be, in words for a message."""
+        if self.kind == "category":
+            shown = ", ".join(_shown(choice) for choice in self.choices[:8])
+            words = f"one of {shown}" + (", ..." if len(self.choices) > 8 else "")
+        elif self.kind == "datetime":
+            words = "an ISO 8601 date or date-time"
+        elif self.shape:
+            words = f"numbers of shape {'x'.join(str(size) for size in self.shape)}"
+        else:
+            words = {"integer": "an integer", "boolean": "true or false", "json": "any JSON", "image": "a picture in base64"}.get(
+                self.kind, f"a {'string' if self.kind == 'text' else self.kind}"
+            )
+        return words + (" or null" if self.nullable else "")
+
+    def _lowest(self) -> float:
+        limit = -MAX_NUMBER if self.kind == "number" else -MAX_INTEGER - 1
+        return limit if self.minimum is None else max(limit, self.minimum)
+
+    def _highest(self) -> float:
+        limit = MAX_NUMBER if self.kind == "number" else MAX_INTEGER
+        return limit if self.maximum is None else min(limit, self.maximum)
+
+
+class _Wrong(Exception):
+    """A value that does not fit its field; the message is the detail of the FieldError."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a model, in the order in which the model takes and gives them."""
+
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+
+    def __post_init__(self) -> None:
+        for side, fields in (("input", self.inputs), ("output", self.outputs)):
+            seen: set[str] = set()
+            for field in fields:
+                if field.name in seen:
+                    raise SignatureError(f"two {side}s are called {field.name!r}", hint="Give each a name of its own.")
+                seen.add(field.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"inputs": [field.to_dict() for field in self.inputs], "outputs": [field.to_dict() for field in self.outputs]}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], where: str = "schema") -> Signature:
+        """Out of JSON or TOML: {"inputs": [...], "outputs": [...]}; outputs may be left out. SignatureError names what is wrong."""
+        for key in raw:
+            if key not in ("inputs", "outputs"):
+                raise SignatureError(f"{where} has no {key!r}{did_you_mean(key, ('inputs', 'outputs'))}")
+        sides = {}
+        for side in ("inputs", "outputs"):
+            fields = raw.get(side, [])
+            if not isinstance(fields, list):
+                raise SignatureError(f"{where}: {side} is {_shown(fields)}", hint='It is a list of fields: [{"name": ..., "kind": ...}].')
+            sides[side] = tuple(Field.from_dict(field, where) for field in fields)
+        return cls(**sides)
+
+    def example(self) -> dict[str, Any]:
+        """One record made from the fields' examples."""
+        return {field.name: field.example for field in self.inputs}
+
+    def input_schema(self) -> dict[str, Any]:
+        """The JSON Schema of one input record."""
+        return _record_schema(self.inputs, [field.name for field in self.inputs if not field.nullable])
+
+    def output_schema(self) -> dict[str, Any]:
+        """The JSON Schema of one output record."""
+        return _record_schema(self.outputs, [field.name for field in self.outputs])
+
+    def columns(self, records: Sequence[Any], *, single: bool = False) -> Columns:
+        """Input records as columns. InvalidInput lists every wrong value of every record.
+
+        Pointers begin with the record's index unless `single` says that the body was one record.
+        """
+        errors: list[FieldError] = []
+        names = {field.name for field in self.inputs}
+        values: dict[str, list[Any]] = {field.name: [] for field in self.inputs}
+        for index, record in enumerate(records):
+            at: tuple[str | int, ...] = () if single else (index,)
+            if not isinstance(record, Mapping):
+                detail = f"expected an object with the fields {_listed(names)}, got {_typed(record)}"
+                errors.append(FieldError(pointer(*at), detail, "an object", _short(record)))
+                continue
+            for name in record:
+                if name not in names:
+                    detail = f"there is no field {_shown(name)}{did_you_mean(name, names)}"
+                    errors.append(FieldError(pointer(*at, name), detail, f"one of {_listed(names)}", _short(record[name])))
+            for field in self.inputs:
+                if field.name not in record and not field.nullable:
+                    errors.append(FieldError(pointer(*at, field.name), f"is missing: expected {field.expected()}", field.expected()))
+                    continue
+                try:
+                    values[field.name].append(check(field, record.get(field.name)))
+                except _Wrong as wrong:
+                    errors.append(FieldError(pointer(*at, field.name), str(wrong), field.expected(), _short(record[field.name])))
+        if errors:
+            raise InvalidInput(errors)
+        return {field.name: to_array(field, values[field.name]) for field in self.inputs}
+
+    def columns_from_text(self, cells: Mapping[str, Sequence[str]], *, first_row: int = 0) -> Columns:
+        """Columns of CSV cells as columns. InvalidInput lists every wrong cell; its pointers count rows from `first_row`."""
+        errors = self._header_errors(cells)
+        arrays = {}
+        for field in self.inputs:
+            values: list[Any] = []
+            for index, cell in enumerate(cells.get(field.name, ())):
+                try:
+                    values.append(check(field, from_cell(field, cell)))
+                except _Wrong as wrong:
+                    errors.append(FieldError(pointer(first_row + index, field.name), str(wrong), field.expected(), _short(cell)))
+            if not errors:
+                rows = max((len(column) for column in cells.values()), default=0)
+                arrays[field.name] = to_array(field, values if field.name in cells else [None] * rows)
+        if errors:
+            raise InvalidInput(errors)
+        return arrays
+
+    def _header_errors(self, header: Iterable[str]) -> list[FieldError]:
+        names = {field.name for field in self.inputs}
+        given = set(header)
+        unknown = [
+            FieldError(pointer(name), f"there is no field {_shown(name)}{did_you_mean(name, names)}", f"one of {_listed(names)}")
+            for name in header
+            if name not in names
+        ]
+        missing = [
+            FieldError(pointer(field.name), "the column is missing", field.expected())
+            for field in self.inputs
+            if field.name not in given and not field.nullable
+        ]
+        return unknown + missing
+
+    def records(self, columns: Columns) -> list[dict[str, Any]]:
+        """Output columns as records of plain Python values, ready for JSON.
+
+        ModelContract for a NaN or infinity where the field is not nullable, and for what JSON cannot hold.
+        """
+        plain = {field.name: to_plain(field, columns[field.name]) for field in self.outputs}
+        names = list(plain)
+        return [dict(zip(names, row, strict=True)) for row in zip(*plain.values(), strict=True)]
+
+    def input_records(self, columns: Columns) -> list[dict[str, Any]]:
+        """Input columns as records of plain Python values: the reverse of `columns`, with null for what is missing."""
+        nullable = [replace(field, nullable=True) for field in self.inputs]
+        return Signature((), tuple(nullable)).records(columns)
+
+
+def check(field: Field, value: Any) -> Any:
+    """`value` as the column holds it. Raises with the words for the caller when it does not fit the field."""
+    if value is None:
+        if field.nullable:
+            return None
+        raise _Wrong(f"is null: expected {field.expected()}")
+    return _CHECKS[field.kind](field, value)
+
+
+def _check_number(field: Field, value: Any) -> Any:
+    if field.shape:
+        return _check_tensor(field, value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _mismatch(field, value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _Wrong(f"expected a finite number, got {_short(value)}")
+    _check_range(field, number)
+    return number
+
+
+def _check_integer(field: Field, value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _mismatch(field, value)
+    _check_range(field, value)
+    return value
+
+
+def _check_range(field: Field, value: float) -> None:
+    if value < field._lowest() or value > field._highest():
+        low, high = field._lowest(), field._highest()
+        raise _Wrong(f"expected {field.expected()} from {low:g} to {high:g}, got {_short(value)}")
+
+
+def _check_boolean(field: Field, value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise _mismatch(field, value)
+    return value
+
+
+def _check_string(field: Field, value: Any) -> Any:
+    if not isinstance(value, str):
+        raise _mismatch(field, value)
+    if _SURROGATE.search(value):
+        raise _Wrong("holds half of a surrogate pair, which is not text")
+    return value
+
+
+def _check_category(field: Field, value: Any) -> Any:
+    for choice in field.choices:
+        numbers = isinstance(choice, int | float) and isinstance(value, int | float)
+        if choice == value and isinstance(choice, bool) == isinstance(value, bool) and (numbers or type(choice) is type(value)):
+            return choice
+    near = did_you_mean(value, field.choices) if isinstance(value, str) else ""
+    raise _Wrong(f"expected {field.expected()}, got {_typed(value)}{near}")
+
+
+def _check_datetime(field: Field, value: Any) -> Any:
+    if not isinstance(value, str):
+        raise _mismatch(field, value)
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError):
+        raise _mismatch(field, value) from None
+
+
+def _check_tensor(field: Field, value: Any) -> Any:
+    def shape_of(part: Any, depth: int) -> None:
+        if depth == len(field.shape):
+            if isinstance(part, bool) or not isinstance(part, int | float) or not math.isfinite(part):
+                raise _Wrong(f"expected {field.expected()}, got {_typed(part)} in it")
+            return
+        if not isinstance(part, list) or (field.shape[depth] >= 0 and len(part) != field.shape[depth]):
+            got = f"a list of {len(part)}" if isinstance(part, list) else _typed(part)
+            raise _Wrong(f"expected {field.expected()}, got {got}" + (f" at depth {depth}" if depth else ""))
+        for inner in part:
+            shape_of(inner, depth + 1)
+
+    shape_of(value, 0)
+    return value
+
+
+def _check_json(field: Field, value: Any) -> Any:
+    return value
+
+
+def _check_image(field: Field, value: Any) -> Any:
+    raise _Wrong("pictures are not taken in a record")
+
+
+_CHECKS: dict[str, Callable[[Field, Any], Any]] = {
+    "number": _check_number,
+    "integer": _check_integer,
+    "boolean": _check_boolean,
+    "string": _check_string,
+    "text": _check_string,
+    "category": _check_category,
+    "datetime": _check_datetime,
+    "tensor": _check_tensor,
+    "json": _check_json,
+    "image": _check_image,
+}
+
+
+def from_cell(field: Field, cell: str) -> Any:
+    """A CSV cell as the JSON value it stands for; a cell that stands for none is returned as it is, for `check` to refuse."""
+    textual = field.kind in ("string", "text")
+    if field.nullable and (cell == "" or (not textual and cell in NULL_CELLS)):
+        return None
+    if textual or field.kind == "datetime":
+        return cell
+    if field.kind == "boolean":
+        return _BOOLEAN_CELLS.get(cell.strip().lower(), cell)
+    if field.kind == "category":
+        return next((choice for choice in field.choices if _same_cell(choice, cell)), cell)
+    if _INTEGER_CELL.fullmatch(cell.strip()) and len(cell) < 400:
+        return int(cell.strip().split(".")[0]) if field.kind == "integer" else float(cell)
+    if _NUMBER_CELL.fullmatch(cell.strip()):
+        return float(cell)
+    return cell
+
+
+def _same_cell(choice: Any, cell: str) -> bool:
+    if isinstance(choice, bool):
+        return _BOOLEAN_CELLS.get(cell.strip().lower()) is choice
+    if isinstance(choice, int | float):
+        return bool(_NUMBER_CELL.fullmatch(cell.strip())) and float(cell) == choice
+    return bool(choice == cell)
+
+
+def to_array(field: Field, values: Sequence[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Checked values (None for null) as the column of `field`."""
+    if field.kind == "number" or field.kind == "tensor":
+        dtype = np.dtype(field.dtype or "float64")
+        filled = [math.nan if value is None else value for value in values]
+        return np.asarray(filled, dtype=dtype).reshape(len(values), *field.shape) if field.shape else np.asarray(filled, dtype=dtype)
+    if field.kind == "integer":
+        if any(value is None for value in values):
+            return np.asarray([math.nan if value is None else value for value in values], dtype=np.float64)
+        return np.asarray(values, dtype=np.int64)
+    if field.kind == "boolean" and not any(value is None for value in values):
+        return np.asarray(values, dtype=np.bool_)
+    if field.kind == "datetime":
+        return np.asarray([np.datetime64("NaT") if value is None else value for value in values], dtype="datetime64[us]")
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def to_plain(field: Field, column: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
+    """A column as plain Python values for JSON, one a row. ModelContract when one has no JSON form."""
+    if column.dtype.kind == "f":
+        bad = ~np.isfinite(column)
+        if bad.any():
+            if not field.nullable or np.isinf(column).any():
+                row = int(np.argwhere(bad)[0][0])
+                raise ModelContract(f"output {field.name!r} of row {row} is {column[bad][0]}, which is no number")
+            return [_without_nan(value) for value in column.tolist()]
+        values = column.tolist()
+    elif column.dtype.kind == "M":
+        return [None if moment is None else str(np.datetime64(moment, "us")) for moment in column.astype("datetime64[us]").astype(object)]
+    elif column.dtype.kind in "iubU":
+        values = column.tolist()
+    else:
+        values = [_plain(field, value) for value in column.tolist()]
+    if field.kind == "number" and field.shape and field.choices:
+        names = [str(choice) for choice in field.choices]
+        return [dict(zip(names, row, strict=True)) for row in values]
+    return values
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if value != value else value
+
+
+def _plain(field: Field, value: Any) -> Any:
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()
+    if hasattr(value, "isoformat"):
+        return None if value != value else value.isoformat()
+    if value is None or isinstance(value, float):
+        if value is not None and math.isfinite(value):
+            return value
+        if field.nullable and (value is None or math.isnan(value)):
+            return None
+        raise ModelContract(f"output {field.name!r} holds {value}, which is no answer")
+    if isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, Mapping):
+        return {str(_plain(field, key)): _plain(field, part) for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(field, part) for part in value]
+    raise ModelContract(f"output {field.name!r} holds a {type(value).__module__}.{type(value).__qualname__}, which JSON cannot hold")
+
+
+def did_you_mean(name: Any, known: Iterable[Any]) -> str:
+    """'; did you mean "petal_width"?' when one of `known` is near, else ''."""
+    near = difflib.get_close_matches(str(name)[:200], [str(other) for other in known][:10_000], n=1, cutoff=0.6)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def _record_schema(fields: Iterable[Field], required: list[str]) -> dict[str, Any]:
+    properties = {field.name: field.json_schema() for field in fields}
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _mismatch(field: Field, value: Any) -> _Wrong:
+    return _Wrong(f"expected {field.expected()}, got {_typed(value)}")
+
+
+def _typed(value: Any) -> str:
+    """`value` in words that tell a string from a number: 'the string "1.5"'."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f"the string {_shown(value)}"
+    if isinstance(value, int | float):
+        return f"the number {_short(value)}"
+    return "a list" if isinstance(value, list) else "an object"
+
+
+def _shown(value: Any) -> str:
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:56] + "..." + ('"' if isinstance(value, str) else "")
+
+
+def _short(value: Any) -> Any:
+    """`value` as an error carries it: itself when small, else its beginning as text."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30:
+        return f"an integer of {len(str(value)) if abs(value) < 10**4000 else 'over 4000'} digits"
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value if len(value) <= 80 else value[:77] + "...")
+    return _typed(value) if isinstance(value, list | Mapping) else str(value)
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")

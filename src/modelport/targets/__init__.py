@@ -1,0 +1,1 @@
+"""Places to deploy to: one module each."""
