@@ -6,20 +6,26 @@ entry point group `modelport.frameworks`. A framework module imports its library
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from modelport.signature import Columns, Signature
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class Instance:
-    """An object in a pickle, read and not made: the name of its class, and what the pickle would have given it."""
+    """An object in a pickle, read and not made: the name of its class, and what the pickle would have given it.
+
+    An object that a function makes carries the function's name: `Instance("numpy.random._pickle.__randomstate_ctor", ...)`.
+    """
 
     cls: str
-    """The class or function the pickle names, as "module.qualified_name"."""
+    """The class or function the pickle names, as "module.qualified_name", with Python 2's module names turned into Python 3's."""
     args: tuple[Any, ...] = ()
     """What it would have been called with."""
     state: Any = None
@@ -32,6 +38,14 @@ class Instance:
     def get(self, attribute: str, default: Any = None) -> Any:
         """An attribute out of the state, or `default`."""
         return self.state.get(attribute, default) if isinstance(self.state, dict) else default
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A class or function that a pickle names as a value: `dtype=numpy.float64`, `func=numpy.log`."""
+
+    name: str
+    """As "module.qualified_name"."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +64,54 @@ class Contents:
     imports: tuple[str, ...] = ()
     """Every "module.name" a pickle would import, sorted."""
     root: Any = None
-    """The top object: for a pickle an `Instance` (numpy arrays are real arrays, plain values plain values); for the other formats a
-    dict of what their headers say."""
+    """What the file holds, by format. Every key stands there always, with "", {}, [] or None for what the file does not say.
+
+    pickle, joblib, torch-zip, torch-legacy, skops
+        The top object. An object of a class is an `Instance`, a class or function itself a `Name`. None, bool, int, float, complex, str,
+        bytes, bytearray, tuple, list, dict, set, frozenset, slice and range are themselves; so are numpy arrays (read-only; those of
+        objects too, with Instances in them), numpy scalars and dtypes. collections.OrderedDict and defaultdict are dicts. A pandas or
+        scipy object is an Instance, and so is what persistent ids name (torch): `Instance("persistent", args=(the id,))`. Objects may
+        refer to each other in circles.
+        A model that stands in the pickle as the text or bytes of another format is taken apart where it stands: wherever bytes,
+        a bytearray or a str in an Instance's state (and dicts in it) is one, there is a dict instead:
+        {"format": "xgboost-ubj", "raw": the bytes or str as they were, "root": the root as below}. Formats there: xgboost-ubj,
+        xgboost-json, lightgbm-text, catboost-cbm. So for XGBRegressor: root.get("_Booster").get("handle")["root"]["version"].
+        XGBoost's old binary buffer (before 1.0) stays bytes.
+    xgboost-json, xgboost-ubj
+        {"version": [3, 2, 0], "learner": {"feature_names": [str], "feature_types": [str], "attributes": {str: str},
+        "objective": {"name": str, ...}, "learner_model_param": {"num_class": str, "num_feature": str, "num_target": str,
+        "base_score": str}, "gradient_booster": {"name": "gbtree" | "dart" | "gblinear", "trees": int}, "categories": {feature index: [its values]}},
+        "config": {...} (only of a pickled booster, else {})}. "categories" is what version 3.1 and later write for categorical columns.
+    lightgbm-text
+        {"version": "v4", "objective": "binary sigmoid:1", "num_class": 1, "max_feature_idx": 3, "feature_names": [str],
+        "feature_infos": [str] ("[0:1]", "none", "1:2:3" for categories), "pandas_categorical": [[values]], "trees": int,
+        "parameters": {str: str} (of the [name: value] lines at the end), "header": {every key of the header: str}}
+    catboost-cbm, catboost-json
+        {"release": "1.2.10" | None, "features": [{"name": str, "kind": "number" | "category" | "text" | "embedding", "nullable": bool,
+        "borders": [float]}] (in the order of the columns), "class_names": [values], "params": {...} (all of them, as trained),
+        "info": {every key of model_info}, "trees": int, "dimension": int (answers a row)}
+    onnx
+        {"producer_name": str, "producer_version": str, "ir_version": int, "domain": str, "doc": str, "opsets": {"": 21, "ai.onnx.ml": 3},
+        "inputs": [{"name": str, "dtype": "float32", "shape": [None, 4]}], "outputs": likewise, "nodes": {"TreeEnsembleClassifier": 1},
+        "strings": {"cats_strings": [[str]], "classlabels_strings": [[str]]}, "integers": {"classlabels_int64s": [[int]],
+        "cats_int64s": [[int]]} (one inner list a node that has it; at most 10,000 values each), "metadata": {str: str}, "external_data": [file names]}.
+        dtype is numpy's name of it, "string" for text. A dimension without a fixed size is None. An input that is not a tensor has the
+        dtype "sequence", "map", "optional" or "sparse" and the shape []. Inputs that are initializers too are left out.
+    keras
+        {"keras_version": str, "date_saved": str, "class": "Sequential", "layers": [{"class": str, "name": str}],
+        "inputs": [{"name": str, "dtype": str, "shape": [None, 4]}], "code": [names of the layers that hold code: Lambda]}
+    torchscript
+        {"code": [paths of its code files], "forward": "forward(self, x: Tensor) -> Tensor" | ""}
+    pt2
+        {"torch_version": str | None, "inputs": [{"name": str, "dtype": str, "shape": [None, 4]}]}
+    safetensors
+        {"tensors": {name: {"dtype": "F32", "shape": [2, 3]}}, "metadata": {str: str}}
+    python
+        {"doc": str, "functions": [{"name": str, "line": int, "doc": str, "parameters": [{"name": str, "annotation": str | None,
+        "default": str | None}], "returns": str | None}], "classes": [str], "imports": [module names]}; annotations as written
+    hdf5, tflite, gguf
+        {}: recognised only
+    """
 
 
 @dataclass(frozen=True)
@@ -72,6 +132,32 @@ class Card:
     """The class labels of a classifier, as plain Python values."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """More for people to read: {"objective": "reg:squarederror", "trees": 50}. JSON values only."""
+
+
+def instances(root: Any, *classes: str) -> Iterator[Instance]:
+    """Every `Instance` in `root`, nearest first, each once; only those whose cls is one of `classes` when some are given.
+
+    Goes through states, arguments, items, mappings, lists, tuples, dicts, sets and arrays of objects.
+    """
+    waiting, seen = deque([root]), set()
+    while waiting:
+        value = waiting.popleft()
+        if isinstance(value, (str, bytes, int, float)) or id(value) in seen:
+            continue
+        if isinstance(value, Instance):
+            seen.add(id(value))
+            if not classes or value.cls in classes:
+                yield value
+            waiting.extend((value.state, value.args, value.items, value.mapping))
+        elif isinstance(value, dict):
+            seen.add(id(value))
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            seen.add(id(value))
+            waiting.extend(value)
+        elif isinstance(value, np.ndarray) and value.dtype == object:
+            seen.add(id(value))
+            waiting.extend(value.ravel().tolist())
 
 
 class Framework(Protocol):

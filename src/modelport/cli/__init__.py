@@ -1,0 +1,1 @@
+"""The verbs of the command line: the only rooms that print or exit."""
