@@ -80,8 +80,9 @@ class Contents:
     xgboost-json, xgboost-ubj
         {"version": [3, 2, 0], "learner": {"feature_names": [str], "feature_types": [str], "attributes": {str: str},
         "objective": {"name": str, ...}, "learner_model_param": {"num_class": str, "num_feature": str, "num_target": str,
-        "base_score": str}, "gradient_booster": {"name": "gbtree" | "dart" | "gblinear", "trees": int}, "categories": {feature index: [its values]}},
-        "config": {...} (only of a pickled booster, else {})}. "categories" is what version 3.1 and later write for categorical columns.
+        "base_score": str}, "gradient_booster": {"name": "gbtree" | "dart" | "gblinear", "trees": int},
+        "categories": {feature index: [its values]}}, "config": {...} (only of a pickled booster, else {})}.
+        "categories" is what version 3.1 and later write for categorical columns.
     lightgbm-text
         {"version": "v4", "objective": "binary sigmoid:1", "num_class": 1, "max_feature_idx": 3, "feature_names": [str],
         "feature_infos": [str] ("[0:1]", "none", "1:2:3" for categories), "pandas_categorical": [[values]], "trees": int,
@@ -94,8 +95,9 @@ class Contents:
         {"producer_name": str, "producer_version": str, "ir_version": int, "domain": str, "doc": str, "opsets": {"": 21, "ai.onnx.ml": 3},
         "inputs": [{"name": str, "dtype": "float32", "shape": [None, 4]}], "outputs": likewise, "nodes": {"TreeEnsembleClassifier": 1},
         "strings": {"cats_strings": [[str]], "classlabels_strings": [[str]]}, "integers": {"classlabels_int64s": [[int]],
-        "cats_int64s": [[int]]} (one inner list a node that has it; at most 10,000 values each), "metadata": {str: str}, "external_data": [file names]}.
-        dtype is numpy's name of it, "string" for text. A dimension without a fixed size is None. An input that is not a tensor has the
+        "cats_int64s": [[int]]} (one inner list a node that has it; at most 10,000 values each),
+        "metadata": {str: str}, "external_data": [file names]}. dtype is numpy's name of it, "string" for text.
+        A dimension without a fixed size is None. An input that is not a tensor has the
         dtype "sequence", "map", "optional" or "sparse" and the shape []. Inputs that are initializers too are left out.
     keras
         {"keras_version": str, "date_saved": str, "class": "Sequential", "layers": [{"class": str, "name": str}],
