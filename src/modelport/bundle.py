@@ -220,9 +220,9 @@ def _from_manifest(folder: Path, digest: str, manifest: dict[str, Any]) -> Bundl
         if key != "format" and key not in known:
             raise BundleError(f"{folder / MANIFEST} has an unknown key {key!r}{did_you_mean(key, known)}")
     try:
-        values = {key: manifest[key] for key in manifest if key != "format"}
-        card = manifest["card"]
-        values["card"] = Card(**{key: tuple(value) if isinstance(value, list) else value for key, value in card.items()})
+        values: dict[str, Any] = {key: manifest[key] for key in manifest if key != "format"}
+        card: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in manifest["card"].items()}
+        values["card"] = Card(**card)
         values["signature"] = Signature.from_dict(manifest["signature"], str(folder / MANIFEST))
         values["trusted"] = tuple(manifest["trusted"])
         bundle = Bundle(folder=folder, digest=digest, **values)

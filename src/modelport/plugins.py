@@ -34,5 +34,5 @@ def _find(kind: str, name: str, own: tuple[str, ...]) -> ModuleType:
         return import_module(f"modelport.{kind}s.{name}")
     for point in entry_points(group=f"modelport.{kind}s"):
         if point.name == name:
-            return cast(ModuleType, point.load())
+            return cast("ModuleType", point.load())
     raise UsageError(f"there is no {kind} {name!r}", hint=f"Known: {', '.join(own)}, and the entry points of the group modelport.{kind}s.")

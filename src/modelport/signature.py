@@ -38,6 +38,7 @@ Kind: TypeAlias = Literal["number", "integer", "boolean", "string", "category", 
 """What a field holds. "unknown" stands only in what a model says of itself, until a sample or the user says more."""
 
 MAX_NUMBER = 1.7976931348623157e308
+MAX_FLOAT32 = 3.4028234663852886e38
 MAX_INTEGER = 2**63 - 1
 NULL_CELLS = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "None", "<NA>"})
 """The cells of a CSV file that mean null in a nullable field; in a field of strings only the empty cell does."""
@@ -95,7 +96,7 @@ class Field:
         for key in raw:
             if key not in known:
                 raise SignatureError(f"{where}: field {raw['name']!r} has no {key!r}{did_you_mean(key, known)}")
-        values = {key: tuple(value) if key in ("shape", "choices") else value for key, value in raw.items()}
+        values: dict[str, Any] = {key: tuple(value) if key in ("shape", "choices") else value for key, value in raw.items()}
         checks: dict[str, type | tuple[type, ...]] = {
             "dtype": str, "nullable": bool, "minimum": (int, float), "maximum": (int, float), "description": str,
         }
@@ -106,29 +107,7 @@ class Field:
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON Schema (2020-12) of one value of this field."""
-        schema: dict[str, Any]
-        if self.kind == "number" and self.shape and self.choices:
-            names = [str(choice) for choice in self.choices]
-            number = {"type": "number"}
-            schema = {"type": "object", "properties": {name: number for name in names}, "required": names, "additionalProperties": False}
-        elif self.kind == "number" and not self.shape:
-            schema = {"type": "number", "minimum": self._lowest(), "maximum": self._highest()}
-        elif self.kind == "integer" and not self.shape:
-            schema = {"type": "integer", "minimum": int(self._lowest()), "maximum": int(self._highest())}
-        elif self.kind == "category":
-            schema = {"enum": list(self.choices)}
-        elif self.kind == "datetime":
-            schema = {"type": "string", "format": "date-time"}
-        elif self.kind == "image":
-            schema = {"type": "string", "contentEncoding": "base64"}
-        elif self.kind == "json":
-            schema = {}
-        elif self.kind in ("tensor", "number", "integer"):
-            schema = {"type": "integer" if self.kind == "integer" else "number"}
-            for size in reversed(self.shape):
-                schema = {"type": "array", "items": schema, **({"minItems": size, "maxItems": size} if size >= 0 else {})}
-        else:
-            schema = {"type": "boolean" if self.kind == "boolean" else "string"}
+        schema = self._array_schema() if self.shape else self._scalar_schema()
         if self.nullable and self.kind == "category":
             schema["enum"].append(None)
         elif self.nullable and "type" in schema:
@@ -137,6 +116,31 @@ class Field:
             schema["description"] = self.description
         if self.example is not None:
             schema["examples"] = [self.example]
+        return schema
+
+    def _scalar_schema(self) -> dict[str, Any]:
+        if self.kind == "number":
+            return {"type": "number", "minimum": self._lowest(), "maximum": self._highest()}
+        if self.kind == "integer":
+            return {"type": "integer", "minimum": int(self._lowest()), "maximum": int(self._highest())}
+        if self.kind == "category":
+            return {"enum": list(self.choices)}
+        if self.kind == "datetime":
+            return {"type": "string", "format": "date-time"}
+        if self.kind == "json":
+            return {}
+        return {"type": "boolean" if self.kind == "boolean" else "string"}
+
+    def _array_schema(self) -> dict[str, Any]:
+        if self.kind == "image":
+            return {"type": "string", "contentEncoding": "base64"}
+        if self.choices:
+            names = [str(choice) for choice in self.choices]
+            properties = dict.fromkeys(names, {"type": "number"})
+            return {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
+        schema: dict[str, Any] = {"type": "integer" if self.kind == "integer" else "number"}
+        for size in reversed(self.shape):
+            schema = {"type": "array", "items": schema, **({"minItems": size, "maxItems": size} if size >= 0 else {})}
         return schema
 
     def expected(self) -> str:
@@ -155,11 +159,11 @@ class Field:
         return words + (" or null" if self.nullable else "")
 
     def _lowest(self) -> float:
-        limit = -MAX_NUMBER if self.kind == "number" else -MAX_INTEGER - 1
+        limit = -MAX_INTEGER - 1 if self.kind == "integer" else -MAX_FLOAT32 if self.dtype == "float32" else -MAX_NUMBER
         return limit if self.minimum is None else max(limit, self.minimum)
 
     def _highest(self) -> float:
-        limit = MAX_NUMBER if self.kind == "number" else MAX_INTEGER
+        limit = MAX_INTEGER if self.kind == "integer" else MAX_FLOAT32 if self.dtype == "float32" else MAX_NUMBER
         return limit if self.maximum is None else min(limit, self.maximum)
 
 
@@ -217,7 +221,7 @@ class Signature:
         Pointers begin with the record's index unless `single` says that the body was one record.
         """
         errors: list[FieldError] = []
-        names = {field.name for field in self.inputs}
+        names = tuple(field.name for field in self.inputs)
         values: dict[str, list[Any]] = {field.name: [] for field in self.inputs}
         for index, record in enumerate(records):
             at: tuple[str | int, ...] = () if single else (index,)
@@ -226,7 +230,7 @@ class Signature:
                 errors.append(FieldError(pointer(*at), detail, "an object", _short(record)))
                 continue
             for name in record:
-                if name not in names:
+                if name not in values:
                     detail = f"there is no field {_shown(name)}{did_you_mean(name, names)}"
                     errors.append(FieldError(pointer(*at, name), detail, f"one of {_listed(names)}", _short(record[name])))
             for field in self.inputs:
@@ -260,7 +264,7 @@ class Signature:
         return arrays
 
     def _header_errors(self, header: Iterable[str]) -> list[FieldError]:
-        names = {field.name for field in self.inputs}
+        names = tuple(field.name for field in self.inputs)
         given = set(header)
         unknown = [
             FieldError(pointer(name), f"there is no field {_shown(name)}{did_you_mean(name, names)}", f"one of {_listed(names)}")
@@ -446,6 +450,7 @@ def to_array(field: Field, values: Sequence[Any]) -> np.ndarray[Any, np.dtype[An
 
 def to_plain(field: Field, column: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
     """A column as plain Python values for JSON, one a row. ModelContract when one has no JSON form."""
+    values: list[Any]
     if column.dtype.kind == "f":
         bad = ~np.isfinite(column)
         if bad.any():
@@ -473,27 +478,35 @@ def _without_nan(value: Any) -> Any:
 
 
 def _plain(field: Field, value: Any) -> Any:
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        value = value.item()
-    if hasattr(value, "isoformat"):
-        return None if value != value else value.isoformat()
-    if value is None or isinstance(value, float):
-        if value is not None and math.isfinite(value):
-            return value
-        if field.nullable and (value is None or math.isnan(value)):
-            return None
-        raise ModelContract(f"output {field.name!r} holds {value}, which is no answer")
+    """A value of an object column as JSON holds it: numpy scalars, times, bytes, mappings and sequences of any depth."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if isinstance(value, bool | int | str):
         return value
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
     if isinstance(value, Mapping):
         return {str(_plain(field, key)): _plain(field, part) for key, part in value.items()}
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(field, part) for part in value]
+    return _plain_scalar(field, value)
+
+
+def _plain_scalar(field: Field, value: Any) -> Any:
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if is_null(value):
+        if field.nullable:
+            return None
+        raise ModelContract(f"output {field.name!r} holds {value}, which is no answer")
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     raise ModelContract(f"output {field.name!r} holds a {type(value).__module__}.{type(value).__qualname__}, which JSON cannot hold")
+
+
+def is_null(value: Any) -> bool:
+    """Whether a scalar is one of the many ways to say that there is no value: None, NaN, NaT, pandas.NA."""
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
 
 def did_you_mean(name: Any, known: Iterable[Any]) -> str:
@@ -540,6 +553,5 @@ def _short(value: Any) -> Any:
     return _typed(value) if isinstance(value, list | Mapping) else str(value)
 
 
-def _listed(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
