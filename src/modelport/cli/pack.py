@@ -1,0 +1,86 @@
+"""`modelport pack`: a model file becomes a versioned bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelport.cli.references import model_and_options, packing_options
+
+if TYPE_CHECKING:
+    from modelport.bundle import Bundle
+
+
+@click.command()
+@click.argument("model", required=False)
+@packing_options
+@click.option("--to", metavar="PATH", help="Write the bundle to a new folder, or to a .tar, instead of the store.")
+@click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")
+def command(model: str | None, to: str | None, as_json: bool, **flags: Any) -> None:
+    """Pack a model file into a versioned bundle.
+
+    MODEL is a file that scikit-learn, XGBoost, LightGBM, CatBoost or ONNX wrote. Without it, modelport.toml in this folder says which.
+
+    \b
+    modelport pack model.pkl --name iris --sample rows.csv
+    modelport pack model.json --output shipping_estimated_price --metric rmse=4.1
+    """
+    import json
+
+    from modelport.packing import Options, pack_file
+    from modelport.store import Store
+
+    path, options = model_and_options(model, flags)
+    with tempfile.TemporaryDirectory(prefix="modelport-pack-") as folder:
+        bundle = pack_file(path, Path(folder), Options(**options))
+        if to is None:
+            entry = Store().add(bundle)
+            ref = f"{entry.name}:{entry.version}"
+        else:
+            ref = _write_to(bundle, Path(to))
+        if as_json:
+            click.echo(json.dumps({"ref": ref, **bundle.to_dict()}))
+        else:
+            click.echo(_summary(ref, bundle))
+
+
+def _write_to(bundle: Bundle, target: Path) -> str:
+    import shutil
+
+    from modelport.errors import UsageError
+
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        raise UsageError(f"{target} exists", hint="Bundles are not overwritten: name a new path, or remove it first.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix != ".tar":
+        shutil.copytree(bundle.folder, target, dirs_exist_ok=True)
+        return str(target)
+    partial = target.with_name(f".{target.name}.partial")
+    with partial.open("wb") as out:
+        bundle.write_tar(out)
+    partial.rename(target)
+    return str(target)
+
+
+def _summary(ref: str, bundle: Bundle) -> str:
+    from modelport.cli.output import aligned, short_list, size
+
+    golden = bundle.read_json("golden.json")
+    card, signature = bundle.card, bundle.signature
+    wrote = f"{card.library} {card.version}" if card.version else card.library
+    rows = "one row made from the signature; give --sample for real ones" if golden["synthesised"] else f"{len(golden['rows'])} rows of the sample"
+    table = [
+        ("packed", f"{ref}  {bundle.digest[:19]}"),
+        ("model", f"{card.cls.rpartition('.')[2]}, {wrote}, {size(bundle.size)}, kept as {bundle.model}"),
+        ("inputs", short_list([f"{field.name} ({field.kind})" for field in signature.inputs])),
+        ("outputs", short_list([f"{field.name} ({field.kind})" for field in signature.outputs])),
+        ("golden", f"{rows}: reproduced"),
+    ]
+    if bundle.trusted:
+        table.append(("trusted", short_list(list(bundle.trusted))))
+    if bundle.lineage.get("git", {}).get("dirty"):
+        table.append(("git", f"{bundle.lineage['git']['commit'][:12]}, with changes that are not committed"))
+    return f"{aligned(table)}\n\nnext: modelport serve {ref}"

@@ -1,0 +1,183 @@
+"""What a REF on the command line stands for: a model file, a bundle in a folder or tar, or a name in the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from modelport import __version__
+from modelport.errors import UnknownReference, UsageError
+
+if TYPE_CHECKING:
+    from modelport.bundle import Bundle
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_CACHED_BUNDLES = 20
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a reference led to: the bundle, and the version it has in the store ("" when it is not out of a store)."""
+
+    name: str
+    version: str
+    bundle: Bundle
+
+
+def packing_options(command: _Command) -> _Command:
+    """The flags that say something about a model when it is packed; they arrive as keyword arguments of the same names."""
+    for option in reversed(
+        (
+            click.option("--name", metavar="NAME", help="The bundle's name; the file's own otherwise."),
+            click.option("--sample", metavar="FILE", help="A few real input rows: .csv, .parquet, .json, .jsonl."),
+            click.option("--target", metavar="COLUMN", help="The sample's column that the model predicts."),
+            click.option("--schema", metavar="FILE", help="State the inputs: .json or .toml."),
+            click.option("--output", metavar="NAME", multiple=True, help="Name the model's output; again for the next one."),
+            click.option("--code", metavar="FILE", multiple=True, help="A .py file that defines what the pickle needs."),
+            click.option("--metric", metavar="NAME=NUMBER", multiple=True, help="A metric to keep: rmse=4.1."),
+            click.option("--data", metavar="FILE", multiple=True, help="The training data, to keep its sha256."),
+            click.option("--label", metavar="KEY=VALUE", multiple=True, help="A label to keep."),
+            click.option("--title", metavar="TEXT", envvar="TITLE", default="", help="The page's title."),
+            click.option("--subtitle", metavar="TEXT", envvar="SUBTITLE", default="", help="The line below it."),
+            click.option("--description", metavar="TEXT", default="", help="What the model does, for the page and the docs."),
+        )
+    ):
+        command = option(command)
+    return trust_options(command)
+
+
+def trust_options(command: _Command) -> _Command:
+    """The flags that open the gates."""
+    for option in (
+        click.option("--trust-version", is_flag=True, help="Load it although another version of the library wrote it."),
+        click.option("--trust", is_flag=True, help="Load it although it would import names off the allow-list."),
+    ):
+        command = option(command)
+    return command
+
+
+def open_reference(ref: str, options: Mapping[str, Any] | None = None) -> Opened:
+    """The bundle that `ref` stands for, allowed to be loaded; `options` are those of `packing_options` or `trust_options`.
+
+    UnknownReference when there is no such thing. Untrusted and VersionMismatch from the gates, which a bundle out of the own store has
+    passed when it was packed.
+    """
+    from modelport import bundle as bundles
+    from modelport import gates
+
+    options = options or {}
+    path = Path(ref)
+    trust = {key: bool(options.get(key)) for key in ("trust", "trust_version")}
+    if bundles.is_bundle(path):
+        opened = bundles.open_bundle(path)
+        gates.check_bundle(opened, **trust)
+        return Opened(opened.name, "", opened)
+    if path.exists() or path.suffix or os.sep in ref:
+        opened = _packed(path, options)
+        return Opened(opened.name, "", opened)
+    from modelport.store import Store
+
+    entry, opened = Store().get(ref)
+    gates.check_version(opened.model_path, opened.card, trust_version=trust["trust_version"])
+    return Opened(entry.name, str(entry.version), opened)
+
+
+def model_and_options(ref: str | None, flags: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The model file to pack and the options for it: the flags, then what modelport.toml in this folder states.
+
+    Without `ref` it is the project's model. A project that names another model has no say.
+    """
+    from modelport import project
+
+    here = project.find(Path())
+    if ref is None:
+        if here is None or here.model is None:
+            raise UsageError("which model?", hint="`modelport pack MODEL`, or name it in modelport.toml: model = \"model.pkl\"")
+        path = here.model
+    else:
+        path = Path(ref)
+    options = {key: value for key, value in flags.items() if value not in (None, "", (), False)}
+    for key in ("metric", "label"):
+        if key in options:
+            options[key] = _pairs(key, options[key])
+    if here is not None and (here.model is None or here.model.resolve() == path.resolve()):
+        options = {**here.options, **options}
+    return path, options
+
+
+def _packed(path: Path, flags: Mapping[str, Any]) -> Bundle:
+    """The bundle of a model file, packed into the cache unless the same file was packed there with the same words."""
+    from modelport import bundle as bundles
+    from modelport.packing import Options, pack_file
+
+    if not path.exists():
+        raise UnknownReference(f"there is no file {path}", hint="REF is a model file, a bundle, or a name in the store: `modelport list`.")
+    path, options = model_and_options(str(path), {key: flags.get(key) for key in Options.__dataclass_fields__})
+    cache = _cache()
+    target = cache / _key(path, options)
+    if target.is_dir():
+        os.utime(target)
+        return bundles.open_bundle(target)
+    cache.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".packing-", dir=cache))
+    try:
+        pack_file(path, staging, Options(**options))
+        try:
+            staging.rename(target)
+        except OSError:
+            if not target.is_dir():  # another process may have packed the same just now
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    _prune(cache)
+    return bundles.open_bundle(target)
+
+
+def _cache() -> Path:
+    base = os.environ.get("MODELPORT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelport"
+    return Path(base) / "bundles"
+
+
+def _key(path: Path, options: Mapping[str, Any]) -> str:
+    """A hash of all that the bundle is made of: the file, the words, the files they name, this Modelport and what is installed."""
+    from importlib.metadata import distributions
+
+    digest = hashlib.sha256(__version__.encode())
+    for name in sorted(f"{one.metadata['Name']}=={one.version}" for one in distributions()):
+        digest.update(name.encode())
+    digest.update(json.dumps({key: str(value) for key, value in options.items()}, sort_keys=True).encode())
+    named = [options.get(key) for key in ("sample", "schema")] + [*options.get("code", ()), *options.get("data", ())]
+    for file in (path, *(Path(one) for one in named if isinstance(one, str | Path))):
+        if file.is_file():
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _prune(cache: Path) -> None:
+    """Keep the bundles used last."""
+    kept = sorted((folder for folder in cache.iterdir() if not folder.name.startswith(".")), key=lambda folder: -folder.stat().st_mtime)
+    for folder in kept[_CACHED_BUNDLES:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pairs(flag: str, words: Any) -> dict[str, Any]:
+    pairs: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise UsageError(f"--{flag} {word!r} is no pair", hint=f"--{flag} {'rmse=4.1' if flag == 'metric' else 'team=pricing'}")
+        try:
+            pairs[key] = float(value) if flag == "metric" else value
+        except ValueError:
+            raise UsageError(f"--metric {word!r}: {value!r} is no number", hint="--metric rmse=4.1") from None
+    return pairs

@@ -1,0 +1,87 @@
+"""Whether a model file may be loaded here: is what it would import trusted, and was it written by the library that is installed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from modelport import inspection
+from modelport.bundle import Bundle
+from modelport.errors import ModelFileError, Untrusted, VersionMismatch
+from modelport.frameworks import Card
+
+
+def check_trust(path: Path, card: Card, refused: Sequence[str], *, trust: bool = False, code: Iterable[Path] = ()) -> tuple[str, ...]:
+    """What the file would import beyond the allow-list of its framework (`refused`), when who loads it accepts that.
+
+    Names that are defined in the `code` that comes with the model are accepted with that code. Untrusted names the others, unless `trust`.
+    """
+    brought = {f"{module}.{name}" for file in code for name in defined_in(file) for module in ("__main__", file.stem)}
+    unknown = [name for name in refused if name not in brought]
+    if unknown and not trust:
+        shown = ", ".join(unknown[:6]) + (f" and {len(unknown) - 6} more" if len(unknown) > 6 else "")
+        own = all(name.startswith("__main__.") for name in unknown)
+        hint = (
+            "They were written where the model was trained: bring that file along with --code FILE.py."
+            if own
+            else "If you know who made this file and why it needs them, say --trust."
+        )
+        raise Untrusted(f"{path} would import {shown}, not on the allow-list for {card.framework}", hint=hint)
+    return tuple(refused)
+
+
+def check_version(path: Path, card: Card, *, trust_version: bool = False) -> None:
+    """VersionMismatch when a scikit-learn pickle was written by another minor version than the one installed.
+
+    A forest written by 1.3 loads in 1.9 and answers wrongly; others do not load. The formats of the other libraries are stable across
+    versions.
+    """
+    if trust_version or card.library != "scikit-learn" or card.version is None:
+        return
+    try:
+        here = version(card.library)
+    except PackageNotFoundError:
+        return
+    if _minor(here) != _minor(card.version):
+        raise VersionMismatch(
+            f"{path} was written by {card.library} {card.version}, you have {here}: its answers may differ, or it may not load",
+            hint=f"Install that version (pip install {card.library}=={card.version}), or say --trust-version. `modelport inspect` says more.",
+        )
+
+
+def check_bundle(bundle: Bundle, *, trust: bool = False, trust_version: bool = False) -> None:
+    """Both gates for a bundle that is about to be loaded and did not come out of the own store.
+
+    A bundle with code/ is a program: it needs `trust` as much as a pickle with names off the allow-list.
+    """
+    contents = inspection.read(bundle.model_path)
+    check_trust(bundle.model_path, bundle.card, inspection.refused(contents, bundle.card), trust=trust)
+    if bundle.code_folder and not trust:
+        raise Untrusted(f"{bundle.folder} brings Python code along, in {bundle.code_folder}", hint="Read it; then say --trust.")
+    check_version(bundle.model_path, bundle.card, trust_version=trust_version)
+
+
+def defined_in(path: Path) -> tuple[str, ...]:
+    """The names that a module defines or imports at its top level. ModelFileError when it is no Python."""
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError, OSError) as error:
+        hint = "--code takes the .py file that defines what the model needs."
+        raise ModelFileError(f"{path} is not a Python module: {error}", hint=hint) from error
+    names: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign):
+            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.append(node.target.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names += [alias.asname or alias.name.split(".")[0] for alias in node.names]
+    return tuple(names)
+
+
+def _minor(text: str) -> tuple[str, ...]:
+    return tuple(text.split(".")[:2])

@@ -1,0 +1,204 @@
+"""A model's signature put together: what the user states comes first, then a sample, then what the model says of itself."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from modelport.errors import SignatureError
+from modelport.frameworks import Card
+from modelport.samples import Sample
+from modelport.signature import MAX_INTEGER, MAX_NUMBER, Columns, Field, Signature, check, did_you_mean, to_array
+
+ASK = "Give --sample FILE with a few real input rows, or state the fields with --schema FILE."
+_MAGNITUDES = (MAX_NUMBER, 1e150, 3.4028234663852886e38, 1e30, 1e18, 1e12, 1e9, 1e6)
+_PROBE_ROWS = 64
+
+
+def infer(described: Signature, card: Card, sample: Sample | None, stated: Signature | None, outputs: Sequence[str] = ()) -> Signature:
+    """The signature of a model that describes itself as `described`.
+
+    `sample` gives names where the model has none, and kinds where the model only knows numbers; `stated` overrides both, field by field;
+    `outputs` renames the model's outputs in order. SignatureError says in one message what is still unknown and which flag gives it.
+    """
+    stated = stated or Signature((), ())
+    inputs = list(described.inputs)
+    if sample is not None:
+        inputs = _with_sample(inputs, sample, named=_named(card, described))
+    inputs = _with_stated(inputs, stated.inputs, named=_named(card, described) or (sample is not None and sample.named))
+    unknown = [field.name for field in inputs if field.kind == "unknown"]
+    if unknown or not inputs:
+        what = f"what {', '.join(map(repr, unknown[:8]))} hold{'s' if len(unknown) == 1 else ''}" if unknown else "what goes in"
+        raise SignatureError(f"this {card.cls.rpartition('.')[2]} does not say {what}", hint=ASK)
+    return Signature(tuple(_with_example(field) for field in inputs), _outputs(described, stated, outputs))
+
+
+def _named(card: Card, described: Signature) -> bool:
+    """Whether the model knows its columns by name; x0, x1, ... are names nobody gave."""
+    made_up = [f"x{index}" for index in range(len(described.inputs))]
+    return bool(card.features) or [field.name for field in described.inputs] not in (made_up, ["text"])
+
+
+def _with_sample(inputs: list[Field], sample: Sample, *, named: bool) -> list[Field]:
+    by_name = {field.name: field for field in sample.fields}
+    if not inputs:
+        return list(sample.fields)
+    if named and sample.named:
+        missing = [field.name for field in inputs if field.name not in by_name]
+        if missing:
+            near = did_you_mean(missing[0], by_name)
+            hint = f"Its columns: {', '.join(list(by_name)[:12])}."
+            raise SignatureError(f"the sample has no column {missing[0]!r}, which the model wants{near}", hint=hint)
+        return [_refined(field, by_name[field.name]) for field in inputs]
+    if len(inputs) != len(sample.fields):
+        raise SignatureError(
+            f"the sample has {len(sample.fields)} columns, the model takes {len(inputs)}",
+            hint="When one of them is what the model predicts, name it with --target.",
+        )
+    return [
+        _refined(replace(field, name=theirs.name if sample.named else field.name), theirs)
+        for field, theirs in zip(inputs, sample.fields, strict=True)
+    ]
+
+
+def _refined(field: Field, sampled: Field) -> Field:
+    """The model's field with what the sample knows better: its kind among numbers, its known strings, a real example."""
+    example = sampled.example
+    if field.kind == "unknown":
+        return replace(sampled, name=field.name, description=field.description)
+    if field.kind in ("number", "integer", "boolean") and not field.shape:
+        if sampled.kind not in ("number", "integer", "boolean", "unknown"):
+            raise SignatureError(
+                f"column {field.name!r} of the sample holds {sampled.example!r}, and the model wants numbers there",
+                hint="Was the column encoded before training? Give a sample of what the model itself got, or pack the whole pipeline.",
+            )
+        kind = field.kind if sampled.kind == "unknown" else sampled.kind
+        return replace(field, kind=kind, example=field.example if example is None else example)
+    if field.kind == "category":
+        return replace(field, example=example if example in field.choices else field.example)
+    return replace(field, choices=field.choices or sampled.choices, example=field.example if example is None else example)
+
+
+def _with_stated(inputs: list[Field], stated: Sequence[Field], *, named: bool) -> list[Field]:
+    if not stated:
+        return inputs
+    if not inputs:
+        return list(stated)
+    if not named and len(stated) == len(inputs):
+        return [_overridden(field, theirs) for field, theirs in zip(inputs, stated, strict=True)]
+    known = {field.name for field in inputs}
+    for field in stated:
+        if field.name not in known:
+            raise SignatureError(
+                f"the schema states {field.name!r}, which is no input of the model{did_you_mean(field.name, known)}",
+                hint=f"Its inputs: {', '.join(sorted(known)[:12])}{', ...' if len(known) > 12 else ''}.",
+            )
+    by_name = {field.name: field for field in stated}
+    return [_overridden(field, by_name[field.name]) if field.name in by_name else field for field in inputs]
+
+
+def _overridden(field: Field, stated: Field) -> Field:
+    """What is stated, with what is not stated kept from the model: its dtype, shape and example."""
+    kept = {key: getattr(field, key) for key in ("example", "description", "choices") if not getattr(stated, key)}
+    if stated.kind not in ("category", "string"):
+        kept.pop("choices", None)
+    same = stated.kind == field.kind
+    return replace(stated, **kept, dtype=stated.dtype or (field.dtype if same else None), shape=stated.shape or field.shape)
+
+
+def _outputs(described: Signature, stated: Signature, names: Sequence[str]) -> tuple[Field, ...]:
+    outputs = described.outputs
+    if stated.outputs:
+        names = names or [field.name for field in stated.outputs]
+    first = outputs[0]
+    if len(names) > len(outputs):
+        hint = f"It gives {', '.join(field.name for field in outputs)}."
+        if len(first.shape) == 1 and first.shape[0] == len(names):
+            # one vector output and a name for each of its elements
+            return (replace(first, choices=tuple(names)), *outputs[1:])
+        raise SignatureError(f"{len(names)} outputs are named, the model has {len(outputs)}", hint=hint)
+    renamed = [replace(field, name=name) for field, name in zip(outputs, names, strict=False)]
+    described_by = {field.name: field.description for field in stated.outputs}
+    merged = (*renamed, *outputs[len(renamed) :])
+    return tuple(replace(field, description=described_by.get(field.name) or field.description) for field in merged)
+
+
+def _with_example(field: Field) -> Field:
+    if field.example is not None:
+        return field
+    made: Mapping[str, Any] = {
+        "number": 0.0, "integer": 0, "boolean": False, "string": "text", "text": "some text", "datetime": "2024-01-01T00:00:00", "json": {},
+    }
+    if field.choices:
+        return replace(field, example=field.choices[0])
+    if field.shape:
+        return replace(field, example=np.zeros(field.shape).tolist())
+    example = made.get(field.kind)
+    if isinstance(example, int | float) and not isinstance(example, bool):
+        example = type(example)(min(max(example, field.minimum if field.minimum is not None else example), field.maximum or MAX_NUMBER))
+    return replace(field, example=example)
+
+
+def with_computable_range(signature: Signature, predict: Callable[[Columns], Columns]) -> Signature:
+    """The signature with the largest magnitude that the model can compute as the bounds of its number fields.
+
+    Most models overflow somewhere: trees cast to float32, products of large numbers become infinite. The bound is measured: rows with all
+    fields, and each field alone, at plus and minus a magnitude, from the largest double down, until every answer is a number. Fields with
+    bounds of their own keep them.
+    """
+    numbers = [field for field in signature.inputs if field.kind in ("number", "integer") and not field.shape]
+    open_ended = {field.name for field in numbers if field.minimum is None and field.maximum is None}
+    if not open_ended:
+        return signature
+    for magnitude in _MAGNITUDES:
+        if _computes(signature, predict, _probe(signature, open_ended, magnitude)):
+            break
+    else:
+        return signature
+    if magnitude == MAX_NUMBER:
+        return signature
+
+    def bounded(field: Field) -> Field:
+        if field.name not in open_ended or (field.kind == "integer" and magnitude > MAX_INTEGER):
+            return field
+        return replace(field, minimum=-magnitude, maximum=magnitude)
+
+    return replace(signature, inputs=tuple(bounded(field) for field in signature.inputs))
+
+
+def _probe(signature: Signature, names: set[str], magnitude: float) -> Columns:
+    """Rows around the example with the fields `names` at the magnitude: all up, all down, mixed, and one by one."""
+    rng = np.random.default_rng(0)
+    columns = {}
+    order = [field.name for field in signature.inputs if field.name in names]
+    signs = rng.choice([-1.0, 0.0, 1.0], size=(_PROBE_ROWS, len(order)))
+    signs[0], signs[1] = 1.0, -1.0
+    signs[2:18] = rng.choice([-1.0, 1.0], size=(16, len(order)))
+    for index in range(min(len(order), 20)):
+        signs[18 + 2 * index : 20 + 2 * index] = 0.0
+        signs[18 + 2 * index, index], signs[19 + 2 * index, index] = 1.0, -1.0
+    for field in signature.inputs:
+        if field.name not in names:
+            columns[field.name] = to_array(field, [check(field, field.example)] * _PROBE_ROWS)
+            continue
+        limit = min(magnitude, field._highest())
+        sign = signs[:, order.index(field.name)]
+        values = np.where(sign == 0.0, float(field.example or 0.0), sign * limit).tolist()
+        if field.kind == "integer":
+            values = [max(-MAX_INTEGER, min(MAX_INTEGER, int(value))) for value in values]
+        columns[field.name] = to_array(field, values)
+    return columns
+
+
+def _computes(signature: Signature, predict: Callable[[Columns], Columns], columns: Columns) -> bool:
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        try:
+            signature.records(predict(columns))
+        except Exception:  # noqa: BLE001 whatever the model raises means that it cannot compute this
+            return False
+    return True

@@ -1,0 +1,304 @@
+"""A model file and an example become a bundle.
+
+This room is called packing because a module called pack would hide the public function `modelport.pack`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
+from pathlib import Path
+from typing import Any
+
+from modelport import bundle as bundles
+from modelport import engines, gates, inference, inspection, samples
+from modelport.bundle import Bundle
+from modelport.errors import InvalidInput, ModelContract, ModelFailed, ModelFileError, SignatureError, UsageError
+from modelport.frameworks import Card
+from modelport.samples import Sample
+from modelport.signature import Signature, did_you_mean, to_array
+from modelport.store import Entry, Store
+
+TOLERANCE = 1e-5
+"""How far a golden answer may move: relative above 1, absolute below. A float32 model on another processor stays within it."""
+_GOLDEN_ROWS = 20
+_GOLDEN_VALUES = 20_000
+_BASELINE_VALUES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is said about a model when it is packed, beside the model itself. Each is a flag of `pack` and `serve` of the same name."""
+
+    name: str | None = None
+    sample: Any = None
+    """A path, or a live table (see `modelport.samples.from_object`)."""
+    schema: Any = None
+    """A path to JSON or TOML, a mapping, or a Signature; it may state some of the fields only."""
+    target: str | None = None
+    """The column of the sample that the model predicts, to be left out."""
+    output: Sequence[str] = ()
+    """Names for the model's outputs, in order."""
+    code: Sequence[str | Path] = ()
+    """Python files that define what the pickle needs."""
+    metric: Mapping[str, float] = field(default_factory=dict)
+    data: Sequence[str | Path] = ()
+    """Training data, of which the sha256 is kept."""
+    label: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    subtitle: str = ""
+    description: str = ""
+    trust: bool = False
+    trust_version: bool = False
+
+
+def pack(model: Any, *, store: Store | str | None = None, **options: Any) -> Entry:
+    """Pack a model into the store and say which version it became.
+
+    `model` is the path of a model file, or a live object of a library that Modelport knows. `options` are the fields of `Options`:
+
+        modelport.pack(classifier, name="iris", sample=X_train)
+
+    Raises ModelFileError, Untrusted, VersionMismatch, SignatureError, ModelFailed and UsageError, each saying what to do.
+    """
+    known = [one.name for one in fields(Options)]
+    for key in options:
+        if key not in known:
+            raise UsageError(f"pack() has no option {key!r}{did_you_mean(key, known)}", hint=f"Options: {', '.join(known)}.")
+    where = store if isinstance(store, Store) else Store(store)
+    with tempfile.TemporaryDirectory(prefix="modelport-pack-") as folder, _as_file(model) as path:
+        return where.add(pack_file(path, Path(folder), Options(**options)))
+
+
+def pack_file(path: Path, folder: Path, options: Options) -> Bundle:
+    """Make a bundle of the model file `path` in the empty `folder`. Raises as `pack`."""
+    name = bundles.check_name(options.name or _slug(path.stem))
+    seen = inspection.inspect(path)
+    card = seen.card
+    if card is None:
+        raise ModelFileError(f"{path} holds no model that is known here", hint=f"`modelport inspect {path}` says what it holds.")
+    code = [Path(file) for file in options.code]
+    trusted = gates.check_trust(path, card, seen.refused, trust=options.trust, code=code)
+    gates.check_version(path, card, trust_version=options.trust_version)
+    code_folder = _copy_code(code, folder)
+
+    engine = engines.load_model(path, card, code=code_folder)
+    sample = _sample(options)
+    signature = inference.infer(engine.described, card, sample, _stated(options.schema), options.output)
+    engine = replace(engine, signature=signature)
+    signature = inference.with_computable_range(signature, engine.predict)
+    engine = replace(engine, signature=signature)
+
+    model = _write_model(engine, path, card, folder)
+    _write_rows(engine, sample, folder)
+    (folder / "requirements.txt").write_text(_pins(engine.framework.requirements(engine.model, card)))
+    lineage = _lineage(path.resolve().parent, options)
+    written = bundles.write(
+        folder,
+        name=name,
+        card=card,
+        signature=signature,
+        model=model,
+        python=".".join(platform.python_version_tuple()[:2]),
+        created=_created(lineage),
+        title=options.title,
+        subtitle=options.subtitle,
+        description=options.description,
+        labels=dict(options.label),
+        lineage=lineage,
+        trusted=trusted,
+    )
+    engines.verify_golden(engines.load(written), written)
+    return written
+
+
+def read_schema(path: Path) -> Signature:
+    """A signature out of a JSON or TOML file: {"inputs": [{"name", "kind", ...}], "outputs": [...]}. SignatureError names what is wrong."""
+    import tomllib
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise SignatureError(f"the schema {path} does not read: {error}", hint="--schema takes a .json or .toml file.") from error
+    if not isinstance(raw, dict):
+        raise SignatureError(f"the schema {path} is no table", hint='{"inputs": [{"name": "age", "kind": "integer"}, ...]}')
+    return Signature.from_dict(raw, str(path))
+
+
+@contextmanager
+def _as_file(model: Any) -> Iterator[Path]:
+    """The model as a file: itself when it is a path, else the live object written the way its library would."""
+    if isinstance(model, str | os.PathLike):
+        yield Path(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="modelport-live-") as folder:
+        if hasattr(model, "SerializeToString") and hasattr(model, "graph"):
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(model.SerializeToString(deterministic=True))
+        else:
+            path = Path(folder) / "model.pkl"
+            try:
+                path.write_bytes(pickle.dumps(model, protocol=5))
+            except Exception as error:
+                raise ModelFileError(
+                    f"this {type(model).__qualname__} cannot be pickled: {error}",
+                    hint="A lambda or a function inside a function has no name to find it by: define it at the top of a module.",
+                ) from error
+        yield path
+
+
+def _sample(options: Options) -> Sample | None:
+    if options.sample is None:
+        return None
+    given = options.sample
+    sample = samples.read(Path(given)) if isinstance(given, str | os.PathLike) else samples.from_object(given)
+    return sample.without(options.target) if options.target else sample
+
+
+def _stated(schema: Any) -> Signature | None:
+    if schema is None or isinstance(schema, Signature):
+        return schema
+    return Signature.from_dict(schema) if isinstance(schema, Mapping) else read_schema(Path(schema))
+
+
+def _copy_code(code: Sequence[Path], folder: Path) -> Path | None:
+    if not code:
+        return None
+    target = folder / "code"
+    target.mkdir()
+    for path in code:
+        if path.suffix != ".py" or not path.stem.isidentifier():
+            raise UsageError(f"--code {path} is no Python module", hint="--code takes the .py file that defines what the model needs.")
+        shutil.copyfile(path, target / path.name)
+    return target
+
+
+def _write_model(engine: engines.Engine, path: Path, card: Card, folder: Path) -> str:
+    """The model into folder/model: in its library's format that runs no code where there is one, else the file as it came."""
+    target = folder / "model"
+    target.mkdir()
+    saved = engine.framework.save(engine.model, card, target)
+    if saved is None:
+        saved = "model" + "".join(path.suffixes[-1:])
+        shutil.copyfile(path, target / saved)
+    return f"model/{saved}"
+
+
+def _write_rows(engine: engines.Engine, sample: Sample | None, folder: Path) -> None:
+    """example.json, golden.json and, when there is a sample, baseline.json."""
+    names = [one.name for one in engine.signature.inputs]
+    inputs = [engine.signature.example()] if sample is None else _golden_inputs(engine, sample, names)
+    try:
+        outputs = engine.answer(inputs)
+    except (ModelFailed, ModelContract, InvalidInput) as error:
+        made = "the example made from its signature" if sample is None else "rows of the sample"
+        hint = inference.ASK if sample is None else "Does the model want something else than the sample's columns, or a step before it?"
+        raise ModelFailed(f"the model does not answer {made}: {error.message}", hint=hint) from error
+    rows = [{"input": given, "output": answer} for given, answer in zip(inputs, outputs, strict=True)]
+    _write_json(folder / "example.json", inputs[:5])
+    _write_json(folder / "golden.json", {"tolerance": TOLERANCE, "synthesised": sample is None, "rows": rows})
+    if sample is not None:
+        limit = max(1, _BASELINE_VALUES // max(1, len(names)))
+        nullable = [replace(one, nullable=True) for one in engine.signature.inputs]
+        columns = {one.name: to_array(one, sample.columns[one.name][:limit]) for one in nullable}
+        _write_json(folder / "baseline.json", samples.baseline(nullable, columns))
+
+
+def _golden_inputs(engine: engines.Engine, sample: Sample, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows spread over the sample that the signature takes. SignatureError when it takes none of them."""
+    wanted = max(2, min(_GOLDEN_ROWS, _GOLDEN_VALUES // max(1, len(names))))
+    step = max(1, sample.rows // (wanted * 5))
+    taken: list[dict[str, Any]] = []
+    problem = ""
+    for record in sample.records(range(0, sample.rows, step), names):
+        plain = {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in record.items()}
+        try:
+            engine.signature.columns([plain], single=True)
+        except InvalidInput as error:
+            problem = error.message
+            continue
+        taken.append(plain)
+    if not taken:
+        hint = "Correct the sample, or state the field with --schema."
+        raise SignatureError(f"no row of the sample fits the signature: {problem}", hint=hint)
+    spread = max(1, len(taken) // wanted)
+    return taken[::spread][:wanted]
+
+
+def _lineage(folder: Path, options: Options) -> dict[str, Any]:
+    """Where the model came from: commit and dirtiness of the git checkout it lies in, the training data's sha256, metrics."""
+    lineage: dict[str, Any] = {}
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit:
+        lineage["git"] = {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+        lineage["git"]["time"] = int(_git(folder, "show", "--no-patch", "--format=%ct", "HEAD"))
+    data = {}
+    for path in map(Path, options.data):
+        if not path.is_file():
+            raise UsageError(f"--data {path} is no file", hint="It names the training data, of which the sha256 is kept.")
+        with path.open("rb") as file:
+            data[path.name] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": path.stat().st_size}
+    if data:
+        lineage["data"] = data
+    if options.metric:
+        lineage["metrics"] = dict(options.metric)
+    return lineage
+
+
+def _git(folder: Path, *words: str) -> str:
+    """What git says, or '' where there is no git or no checkout."""
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    done = subprocess.run([git, "-C", str(folder), *words], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 fixed words
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _created(lineage: Mapping[str, Any]) -> str | None:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH") or lineage.get("git", {}).get("time")
+    return datetime.fromtimestamp(int(epoch), UTC).isoformat() if epoch else None
+
+
+def _pins(names: Sequence[str]) -> str:
+    """The distributions and all they require, as installed here, one exact pin a line."""
+    installed: dict[str, Distribution] = {}
+    waiting = list(names)
+    while waiting:
+        found = _installed(waiting.pop())
+        if found is None or found.metadata["Name"].lower() in installed:
+            continue
+        installed[found.metadata["Name"].lower()] = found
+        waiting += [requirement for requirement in found.requires or [] if "extra ==" not in requirement]
+    return "".join(f"{found.metadata['Name']}=={found.version}\n" for _, found in sorted(installed.items()))
+
+
+def _installed(requirement: str) -> Distribution | None:
+    """The installed distribution of a requirement: itself, or the one that gives the same import (xgboost-cpu for xgboost)."""
+    name = re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0]
+    for candidate in (name, *packages_distributions().get(name, [])):
+        try:
+            return distribution(candidate)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "model"
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n", encoding="utf-8")

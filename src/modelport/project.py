@@ -1,0 +1,94 @@
+"""A project: a folder with a modelport.toml that states once what would otherwise be flags.
+
+    name = "shipping"
+    model = "model.pkl"
+    sample = "sample.csv"
+    target = "price_paid"
+    output = ["shipping_estimated_price"]
+    title = "Shipping price"
+
+    [metric]
+    rmse = 4.1
+
+    [[inputs]]
+    name = "price"
+    kind = "number"
+    minimum = 0
+
+Its keys are the options of `pack` by the same names, with `model` for the model file and `inputs` and `outputs` for what the schema states.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelport.errors import UsageError
+from modelport.signature import Signature, did_you_mean
+
+FILE = "modelport.toml"
+_TEXT = ("name", "target", "title", "subtitle", "description")
+_PATH = ("model", "sample", "schema")
+_PATHS = ("code", "data")
+_LISTS = ("output",)
+_TABLES = ("metric", "label")
+KEYS = (*_TEXT, *_PATH, *_PATHS, *_LISTS, *_TABLES, "inputs", "outputs")
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a modelport.toml states: the model file, and the options of `pack` that it sets. Paths are from its folder."""
+
+    folder: Path
+    model: Path | None
+    options: Mapping[str, Any]
+
+
+def find(folder: Path) -> Project | None:
+    """The project in `folder`, or None where there is no modelport.toml. UsageError names a wrong key or value."""
+    path = folder / FILE
+    return read(path) if path.is_file() else None
+
+
+def read(path: Path) -> Project:
+    """The project that a modelport.toml states. UsageError names a wrong key or value."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} does not read as TOML: {error}") from error
+    folder = path.parent
+    options: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in KEYS:
+            raise UsageError(f"{path} has no {key!r}{did_you_mean(key, KEYS)}", hint=f"Keys: {', '.join(KEYS)}.")
+        options[key] = _value(path, folder, key, value)
+    stated = {side: options.pop(side) for side in ("inputs", "outputs") if side in options}
+    if stated:
+        if "schema" in options:
+            raise UsageError(f"{path} has both 'schema' and '{next(iter(stated))}'", hint="State the fields in one place.")
+        options["schema"] = Signature.from_dict(stated, str(path))
+    model = options.pop("model", None)
+    return Project(folder, model, options)
+
+
+def _value(path: Path, folder: Path, key: str, value: Any) -> Any:
+    def wrong(right: str) -> UsageError:
+        return UsageError(f"{path}: {key} is {value!r}", hint=f"It is {right}.")
+
+    if key in _TEXT or key in _PATH:
+        if not isinstance(value, str):
+            raise wrong("a string")
+        return folder / value if key in _PATH else value
+    if key in _PATHS or key in _LISTS:
+        if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+            raise wrong("a list of strings")
+        return [folder / part for part in value] if key in _PATHS else value
+    if key in _TABLES:
+        kinds: tuple[type, ...] = (int, float) if key == "metric" else (str,)
+        if not isinstance(value, dict) or not all(isinstance(part, kinds) for part in value.values()):
+            raise wrong(f"a table of {'numbers' if key == 'metric' else 'strings'}")
+        return value
+    return value
