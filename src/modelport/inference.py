@@ -147,11 +147,11 @@ def with_computable_range(signature: Signature, predict: Callable[[Columns], Col
     """The signature with the largest magnitude that the model can compute as the bounds of its number fields.
 
     Most models overflow somewhere: trees cast to float32, products of large numbers become infinite. The bound is measured: rows with all
-    fields, and each field alone, at plus and minus a magnitude, from the largest double down, until every answer is a number. Fields with
-    bounds of their own keep them.
+    fields, and each field alone, at plus and minus a magnitude, from the largest double down, until every answer is a number. Bounds that
+    are stated stay.
     """
     numbers = [field for field in signature.inputs if field.kind in ("number", "integer") and not field.shape]
-    open_ended = {field.name for field in numbers if field.minimum is None and field.maximum is None}
+    open_ended = {field.name for field in numbers if field.minimum is None or field.maximum is None}
     if not open_ended:
         return signature
     for magnitude in _MAGNITUDES:
@@ -165,7 +165,8 @@ def with_computable_range(signature: Signature, predict: Callable[[Columns], Col
     def bounded(field: Field) -> Field:
         if field.name not in open_ended or (field.kind == "integer" and magnitude > MAX_INTEGER):
             return field
-        return replace(field, minimum=-magnitude, maximum=magnitude)
+        lowest = -magnitude if field.minimum is None else field.minimum
+        return replace(field, minimum=lowest, maximum=magnitude if field.maximum is None else field.maximum)
 
     return replace(signature, inputs=tuple(bounded(field) for field in signature.inputs))
 
@@ -185,9 +186,9 @@ def _probe(signature: Signature, names: set[str], magnitude: float) -> Columns:
         if field.name not in names:
             columns[field.name] = to_array(field, [check(field, field.example)] * _PROBE_ROWS)
             continue
-        limit = min(magnitude, field._highest())
         sign = signs[:, order.index(field.name)]
-        values = np.where(sign == 0.0, float(field.example or 0.0), sign * limit).tolist()
+        extreme = np.clip(sign * magnitude, field._lowest(), field._highest())
+        values = np.where(sign == 0.0, float(field.example or 0.0), extreme).tolist()
         if field.kind == "integer":
             values = [max(-MAX_INTEGER, min(MAX_INTEGER, int(value))) for value in values]
         columns[field.name] = to_array(field, values)

@@ -65,7 +65,7 @@ def read(path: Path) -> Project:
         if key not in KEYS:
             raise UsageError(f"{path} has no {key!r}{did_you_mean(key, KEYS)}", hint=f"Keys: {', '.join(KEYS)}.")
         options[key] = _value(path, folder, key, value)
-    stated = {side: options.pop(side) for side in ("inputs", "outputs") if side in options}
+    stated: dict[str, Any] = {side: options.pop(side) for side in ("inputs", "outputs") if side in options}
     if stated:
         if "schema" in options:
             raise UsageError(f"{path} has both 'schema' and '{next(iter(stated))}'", hint="State the fields in one place.")

@@ -1,0 +1,45 @@
+# make demo   train the iris example, pack it, serve it with its page on 127.0.0.1:8000
+# make test   all tests
+# make lint   ruff, mypy --strict, import-linter
+# make bench  the measurements of bench/
+# Each sets up what it needs; PYTHON names another interpreter (3.11 to 3.13).
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench docs clean
+
+demo: $(VENV)/.demo
+	cd examples/iris && ../../$(BIN)/python train.py && ../../$(BIN)/modelport pack && ../../$(BIN)/modelport serve iris
+
+test: $(VENV)/.test
+	$(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/reference.py --check
+
+docs: $(VENV)/.test
+	$(BIN)/python tools/reference.py
+
+bench: $(VENV)/.test
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml examples/iris/requirements.txt
+	$(BIN)/python -m pip install --quiet --editable '.[sklearn]' --requirement examples/iris/requirements.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable . --group test --group lint
+	@touch $@
