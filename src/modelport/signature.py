@@ -25,6 +25,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
+from itertools import islice
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -38,8 +40,10 @@ Kind: TypeAlias = Literal["number", "integer", "boolean", "string", "category", 
 """What a field holds. "unknown" stands only in what a model says of itself, until a sample or the user says more."""
 
 MAX_NUMBER = 1.7976931348623157e308
-MAX_FLOAT32 = 3.4028234663852886e38
 MAX_INTEGER = 2**63 - 1
+MAX_ERRORS = 1000
+"""Reading stops at so many wrong values: a list of them that is longer than the body itself helps nobody."""
+_MAX_SUGGESTIONS = 20
 NULL_CELLS = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "None", "<NA>"})
 """The cells of a CSV file that mean null in a nullable field; in a field of strings only the empty cell does."""
 _INTEGER_CELL = re.compile(r"[+-]?[0-9]+(\.0*)?")
@@ -159,16 +163,41 @@ class Field:
         return words + (" or null" if self.nullable else "")
 
     def _lowest(self) -> float:
-        limit = -MAX_INTEGER - 1 if self.kind == "integer" else -MAX_FLOAT32 if self.dtype == "float32" else -MAX_NUMBER
+        limit = _limits(self.kind, self.dtype)[0]
         return limit if self.minimum is None else max(limit, self.minimum)
 
     def _highest(self) -> float:
-        limit = MAX_INTEGER if self.kind == "integer" else MAX_FLOAT32 if self.dtype == "float32" else MAX_NUMBER
+        limit = _limits(self.kind, self.dtype)[1]
         return limit if self.maximum is None else min(limit, self.maximum)
 
 
+@cache
+def _limits(kind: str, dtype: str | None) -> tuple[float, float]:
+    """The lowest and the highest number that the column of a field can hold; of type int where it holds whole numbers only."""
+    stated = np.dtype(dtype or "float64")
+    if kind == "integer" or (kind == "tensor" and stated.kind in "iu"):
+        integers = np.iinfo(stated if stated.kind in "iu" else np.int64)
+        return int(integers.min), min(int(integers.max), MAX_INTEGER)
+    floats = np.finfo(stated if stated.kind == "f" else np.float64)
+    return float(floats.min), float(floats.max)
+
+
 class _Wrong(Exception):
-    """A value that does not fit its field; the message is the detail of the FieldError."""
+    """A value that does not fit its field; the message is the detail of the FieldError.
+
+    A suggestion is made of `value` and `known` only when the message is asked for: looking through many names takes its time.
+    """
+
+    def __init__(self, message: str, value: Any = None, known: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.message, self.value, self.known = message, value, known
+
+    def __str__(self) -> str:
+        return self.message + (did_you_mean(self.value, self.known) if self.known else "")
+
+    def detail(self, errors: Sequence[FieldError]) -> str:
+        """The message; with a suggestion only among the first of many `errors`."""
+        return str(self) if len(errors) < _MAX_SUGGESTIONS else self.message
 
 
 @dataclass(frozen=True)
@@ -218,21 +247,23 @@ class Signature:
     def columns(self, records: Sequence[Any], *, single: bool = False) -> Columns:
         """Input records as columns. InvalidInput lists every wrong value of every record.
 
-        Pointers begin with the record's index unless `single` says that the body was one record.
+        Pointers begin with the record's index unless `single` says that the body was one record. Reading stops at MAX_ERRORS.
         """
         errors: list[FieldError] = []
         names = tuple(field.name for field in self.inputs)
         values: dict[str, list[Any]] = {field.name: [] for field in self.inputs}
         for index, record in enumerate(records):
+            if len(errors) >= MAX_ERRORS:
+                break
             at: tuple[str | int, ...] = () if single else (index,)
             if not isinstance(record, Mapping):
                 detail = f"expected an object with the fields {_listed(names)}, got {_typed(record)}"
                 errors.append(FieldError(pointer(*at), detail, "an object", _short(record)))
                 continue
-            for name in record:
-                if name not in values:
-                    detail = f"there is no field {_shown(name)}{did_you_mean(name, names)}"
-                    errors.append(FieldError(pointer(*at, name), detail, f"one of {_listed(names)}", _short(record[name])))
+            for name in islice((name for name in record if name not in values), MAX_ERRORS):
+                near = did_you_mean(name, names) if len(errors) < _MAX_SUGGESTIONS else ""
+                detail = f"there is no field {_shown(name)}{near}"
+                errors.append(FieldError(pointer(*at, name), detail, f"one of {_listed(names)}", _short(record[name])))
             for field in self.inputs:
                 if field.name not in record and not field.nullable:
                     errors.append(FieldError(pointer(*at, field.name), f"is missing: expected {field.expected()}", field.expected()))
@@ -240,7 +271,8 @@ class Signature:
                 try:
                     values[field.name].append(check(field, record.get(field.name)))
                 except _Wrong as wrong:
-                    errors.append(FieldError(pointer(*at, field.name), str(wrong), field.expected(), _short(record[field.name])))
+                    detail = wrong.detail(errors)
+                    errors.append(FieldError(pointer(*at, field.name), detail, field.expected(), _short(record[field.name])))
         if errors:
             raise InvalidInput(errors)
         return {field.name: to_array(field, values[field.name]) for field in self.inputs}
@@ -252,10 +284,13 @@ class Signature:
         for field in self.inputs:
             values: list[Any] = []
             for index, cell in enumerate(cells.get(field.name, ())):
+                if len(errors) >= MAX_ERRORS:
+                    break
                 try:
                     values.append(check(field, from_cell(field, cell)))
                 except _Wrong as wrong:
-                    errors.append(FieldError(pointer(first_row + index, field.name), str(wrong), field.expected(), _short(cell)))
+                    detail = wrong.detail(errors)
+                    errors.append(FieldError(pointer(first_row + index, field.name), detail, field.expected(), _short(cell)))
             if not errors:
                 rows = max((len(column) for column in cells.values()), default=0)
                 arrays[field.name] = to_array(field, values if field.name in cells else [None] * rows)
@@ -265,12 +300,11 @@ class Signature:
 
     def _header_errors(self, header: Iterable[str]) -> list[FieldError]:
         names = tuple(field.name for field in self.inputs)
-        given = set(header)
-        unknown = [
-            FieldError(pointer(name), f"there is no field {_shown(name)}{did_you_mean(name, names)}", f"one of {_listed(names)}")
-            for name in header
-            if name not in names
-        ]
+        given, known = set(header), set(names)
+        unknown: list[FieldError] = []
+        for name in islice((name for name in header if name not in known), MAX_ERRORS):
+            near = did_you_mean(name, names) if len(unknown) < _MAX_SUGGESTIONS else ""
+            unknown.append(FieldError(pointer(name), f"there is no field {_shown(name)}{near}", f"one of {_listed(names)}"))
         missing = [
             FieldError(pointer(field.name), "the column is missing", field.expected())
             for field in self.inputs
@@ -351,8 +385,7 @@ def _check_category(field: Field, value: Any) -> Any:
         numbers = isinstance(choice, int | float) and isinstance(value, int | float)
         if choice == value and isinstance(choice, bool) == isinstance(value, bool) and (numbers or type(choice) is type(value)):
             return choice
-    near = did_you_mean(value, field.choices) if isinstance(value, str) else ""
-    raise _Wrong(f"expected {field.expected()}, got {_typed(value)}{near}")
+    raise _Wrong(f"expected {field.expected()}, got {_typed(value)}", value, field.choices if isinstance(value, str) else ())
 
 
 def _check_datetime(field: Field, value: Any) -> Any:
@@ -366,9 +399,12 @@ def _check_datetime(field: Field, value: Any) -> Any:
 
 
 def _check_tensor(field: Field, value: Any) -> Any:
+    low, high = _limits(field.kind, field.dtype)
+    whole = isinstance(low, int)
+
     def shape_of(part: Any, depth: int) -> None:
         if depth == len(field.shape):
-            if isinstance(part, bool) or not isinstance(part, int | float) or not math.isfinite(part):
+            if isinstance(part, bool) or not isinstance(part, int | float) or not low <= part <= high or (whole and part != int(part)):
                 raise _Wrong(f"expected {field.expected()}, got {_typed(part)} in it")
             return
         if not isinstance(part, list) or (field.shape[depth] >= 0 and len(part) != field.shape[depth]):
@@ -433,8 +469,9 @@ def to_array(field: Field, values: Sequence[Any]) -> np.ndarray[Any, np.dtype[An
     """Checked values (None for null) as the column of `field`."""
     if field.kind == "number" or field.kind == "tensor":
         dtype = np.dtype(field.dtype or "float64")
-        filled = [math.nan if value is None else value for value in values]
-        return np.asarray(filled, dtype=dtype).reshape(len(values), *field.shape) if field.shape else np.asarray(filled, dtype=dtype)
+        if field.shape:
+            return _tensors(field, values, dtype)
+        return np.asarray([math.nan if value is None else value for value in values], dtype=dtype)
     if field.kind == "integer":
         if any(value is None for value in values):
             return np.asarray([math.nan if value is None else value for value in values], dtype=np.float64)
@@ -445,6 +482,20 @@ def to_array(field: Field, values: Sequence[Any]) -> np.ndarray[Any, np.dtype[An
         return np.asarray([np.datetime64("NaT") if value is None else value for value in values], dtype="datetime64[us]")
     column = np.empty(len(values), dtype=object)
     column[:] = values
+    return column
+
+
+def _tensors(field: Field, values: Sequence[Any], dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Nested lists of numbers as one array; as an array of arrays where the rows differ in shape or one is null."""
+    parts = [None if value is None else np.asarray(value, dtype=dtype) for value in values]
+    if not parts:
+        return np.empty((0, *(max(size, 0) for size in field.shape)), dtype=dtype)
+    present = [part for part in parts if part is not None]
+    if len(present) == len(parts) and len({part.shape for part in present}) == 1:
+        return np.stack(present)
+    column = np.empty(len(parts), dtype=object)
+    for row, part in enumerate(parts):
+        column[row] = part
     return column
 
 
