@@ -140,9 +140,10 @@ class Field:
             return {"type": "string", "contentEncoding": "base64"}
         if self.choices:
             names = [str(choice) for choice in self.choices]
-            properties = dict.fromkeys(names, {"type": "number"})
+            properties = {name: {"type": "number"} for name in names}
             return {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
-        schema: dict[str, Any] = {"type": "integer" if self.kind == "integer" else "number"}
+        low, high = _limits(self.kind, self.dtype)
+        schema: dict[str, Any] = {"type": "integer" if isinstance(low, int) else "number", "minimum": low, "maximum": high}
         for size in reversed(self.shape):
             schema = {"type": "array", "items": schema, **({"minItems": size, "maxItems": size} if size >= 0 else {})}
         return schema
@@ -182,7 +183,7 @@ def _limits(kind: str, dtype: str | None) -> tuple[float, float]:
     return float(floats.min), float(floats.max)
 
 
-class _Wrong(Exception):
+class WrongValue(Exception):
     """A value that does not fit its field; the message is the detail of the FieldError.
 
     A suggestion is made of `value` and `known` only when the message is asked for: looking through many names takes its time.
@@ -270,7 +271,7 @@ class Signature:
                     continue
                 try:
                     values[field.name].append(check(field, record.get(field.name)))
-                except _Wrong as wrong:
+                except WrongValue as wrong:
                     detail = wrong.detail(errors)
                     errors.append(FieldError(pointer(*at, field.name), detail, field.expected(), _short(record[field.name])))
         if errors:
@@ -288,7 +289,7 @@ class Signature:
                     break
                 try:
                     values.append(check(field, from_cell(field, cell)))
-                except _Wrong as wrong:
+                except WrongValue as wrong:
                     detail = wrong.detail(errors)
                     errors.append(FieldError(pointer(first_row + index, field.name), detail, field.expected(), _short(cell)))
             if not errors:
@@ -328,11 +329,11 @@ class Signature:
 
 
 def check(field: Field, value: Any) -> Any:
-    """`value` as the column holds it. Raises with the words for the caller when it does not fit the field."""
+    """`value` as the column holds it. WrongValue, with the words for the caller, when it does not fit the field."""
     if value is None:
         if field.nullable:
             return None
-        raise _Wrong(f"is null: expected {field.expected()}")
+        raise WrongValue(f"is null: expected {field.expected()}")
     return _CHECKS[field.kind](field, value)
 
 
@@ -346,7 +347,7 @@ def _check_number(field: Field, value: Any) -> Any:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise _Wrong(f"expected a finite number, got {_short(value)}")
+        raise WrongValue(f"expected a finite number, got {_short(value)}")
     _check_range(field, number)
     return number
 
@@ -363,7 +364,7 @@ def _check_integer(field: Field, value: Any) -> Any:
 def _check_range(field: Field, value: float) -> None:
     if value < field._lowest() or value > field._highest():
         low, high = field._lowest(), field._highest()
-        raise _Wrong(f"expected {field.expected()} from {low:g} to {high:g}, got {_short(value)}")
+        raise WrongValue(f"expected {field.expected()} from {low:g} to {high:g}, got {_short(value)}")
 
 
 def _check_boolean(field: Field, value: Any) -> Any:
@@ -376,7 +377,7 @@ def _check_string(field: Field, value: Any) -> Any:
     if not isinstance(value, str):
         raise _mismatch(field, value)
     if _SURROGATE.search(value):
-        raise _Wrong("holds half of a surrogate pair, which is not text")
+        raise WrongValue("holds half of a surrogate pair, which is not text")
     return value
 
 
@@ -385,7 +386,7 @@ def _check_category(field: Field, value: Any) -> Any:
         numbers = isinstance(choice, int | float) and isinstance(value, int | float)
         if choice == value and isinstance(choice, bool) == isinstance(value, bool) and (numbers or type(choice) is type(value)):
             return choice
-    raise _Wrong(f"expected {field.expected()}, got {_typed(value)}", value, field.choices if isinstance(value, str) else ())
+    raise WrongValue(f"expected {field.expected()}, got {_typed(value)}", value, field.choices if isinstance(value, str) else ())
 
 
 def _check_datetime(field: Field, value: Any) -> Any:
@@ -405,11 +406,11 @@ def _check_tensor(field: Field, value: Any) -> Any:
     def shape_of(part: Any, depth: int) -> None:
         if depth == len(field.shape):
             if isinstance(part, bool) or not isinstance(part, int | float) or not low <= part <= high or (whole and part != int(part)):
-                raise _Wrong(f"expected {field.expected()}, got {_typed(part)} in it")
+                raise WrongValue(f"expected {field.expected()}, got {_typed(part)} in it")
             return
         if not isinstance(part, list) or (field.shape[depth] >= 0 and len(part) != field.shape[depth]):
             got = f"a list of {len(part)}" if isinstance(part, list) else _typed(part)
-            raise _Wrong(f"expected {field.expected()}, got {got}" + (f" at depth {depth}" if depth else ""))
+            raise WrongValue(f"expected {field.expected()}, got {got}" + (f" at depth {depth}" if depth else ""))
         for inner in part:
             shape_of(inner, depth + 1)
 
@@ -422,7 +423,7 @@ def _check_json(field: Field, value: Any) -> Any:
 
 
 def _check_image(field: Field, value: Any) -> Any:
-    raise _Wrong("pictures are not taken in a record")
+    raise WrongValue("pictures are not taken in a record")
 
 
 _CHECKS: dict[str, Callable[[Field, Any], Any]] = {
@@ -571,8 +572,8 @@ def _record_schema(fields: Iterable[Field], required: list[str]) -> dict[str, An
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def _mismatch(field: Field, value: Any) -> _Wrong:
-    return _Wrong(f"expected {field.expected()}, got {_typed(value)}")
+def _mismatch(field: Field, value: Any) -> WrongValue:
+    return WrongValue(f"expected {field.expected()}, got {_typed(value)}")
 
 
 def _typed(value: Any) -> str:
