@@ -1,0 +1,95 @@
+// The model's answer for people: values large, class probabilities as sorted bars. Drawn empty first, in the same room.
+
+import { toJson } from "./api.js";
+import { el } from "./dom.js";
+
+const SHOWN = 6; // bars before the rest is folded away
+const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const percents = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+
+/** The outputs with the values of `record`; with dashes in the same places where it is null. */
+export function drawAnswer(outputs, record) {
+  const scalars = outputs.filter((field) => !isVector(field) && !isDeep(field));
+  const values = new Set(scalars.map((field) => String(record?.[field.name])));
+  return outputs.map((field) => {
+    const value = record === null ? null : record[field.name];
+    if (isVector(field)) return drawBars(field, value, values, record === null);
+    if (isDeep(field)) return drawDeep(field, value, record === null);
+    return drawScalar(field, value, record === null, scalars.length > 3);
+  });
+}
+
+/** The answer in one sentence, for those who hear the page. */
+export function sayAnswer(outputs, record) {
+  return outputs.map((field) => {
+    const value = record[field.name];
+    if (!isVector(field) || value === null) return `${field.name}: ${typeof value === "object" ? toJson(value).slice(0, 200) : String(value)}`;
+    const [name, share] = sorted(value)[0];
+    return `${field.name}: ${name} ${isShare(field, value) ? percent(share) : number(share)}`;
+  }).join(". ");
+}
+
+const isVector = (field) => field.shape?.length === 1 && field.choices?.length > 0;
+
+const isDeep = (field) => field.shape?.length > 0 || field.kind === "json" || field.kind === "tensor";
+
+function drawScalar(field, value, empty, small) {
+  const shown = empty ? "–" : value === null ? "none" : typeof value === "number" || typeof value === "bigint" ? number(value) : String(value);
+  const numeric = field.kind === "number" || field.kind === "integer";
+  const exact = !empty && numeric && value !== null && shown.replaceAll(",", "") !== String(value) ? `exactly ${value}` : "";
+  return el("div", { class: small ? "output small" : "output" },
+    el("p", { class: "output-name" }, field.name),
+    el("p", { class: `value${empty ? " empty" : ""}${shown.length > 24 ? " long" : ""}` }, shown),
+    field.kind === "number" ? el("p", { class: "exact" }, exact || "\u00a0") : null);
+}
+
+function drawBars(field, value, values, empty) {
+  const pairs = value ? sorted(value) : field.choices.map((name) => [String(name), null]);
+  const share = value ? isShare(field, value) : true;
+  const most = Math.max(...pairs.map(([, each]) => Math.abs(Number(each))), Number.MIN_VALUE);
+  const rows = pairs.map(([name, each]) => {
+    const bar = el("span", { class: "bar" });
+    bar.style.width = each === null ? "0" : `${(100 * Math.abs(Number(each))) / (share ? 1 : most)}%`;
+    return el("li", { class: values.has(name) && !empty ? "chosen" : null },
+      el("span", { class: "bar-name" }, name),
+      el("span", { class: "bar-value", title: each === null ? null : String(each) }, each === null ? "–" : share ? percent(each) : number(each)),
+      el("span", { class: "track", "aria-hidden": "true" }, bar));
+  });
+  const folded = rows.slice(SHOWN);
+  return el("div", { class: "output" },
+    el("p", { class: "output-name" }, field.name),
+    el("ol", { class: "bars" }, ...rows.slice(0, SHOWN)),
+    folded.length ? el("details", { class: "fold" }, el("summary", {}, `${folded.length} more`), el("ol", { class: "bars" }, ...folded)) : null);
+}
+
+function drawDeep(field, value, empty) {
+  return el("div", { class: "output" },
+    el("p", { class: "output-name" }, field.name),
+    el("pre", { class: "deep", tabindex: "0", "aria-label": field.name }, empty ? "–" : toJson(value, Array.isArray(value) ? undefined : 2)));
+}
+
+function sorted(value) {
+  return Object.entries(value).sort(([, one], [, other]) => Number(other) - Number(one));
+}
+
+/** Whether the numbers are shares of one, to be shown as percentages. */
+function isShare(field, value) {
+  const numbers = Object.values(value).map(Number);
+  const sum = numbers.reduce((all, each) => all + each, 0);
+  return numbers.every((each) => each >= 0 && each <= 1) && (Math.abs(sum - 1) < 0.01 || field.name.startsWith("probabilit"));
+}
+
+/** A share as a percentage that never rounds to a certainty it is not. */
+function percent(share) {
+  if (share > 0 && share < 0.0005) return "< 0.1%";
+  if (share < 1 && share > 0.9995) return "> 99.9%";
+  return percents.format(share);
+}
+
+function number(value) {
+  if (typeof value === "bigint") return whole.format(value);
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-4 || size >= 1e15)) return value.toExponential(4).replace("e+", "e");
+  return size >= 100_000 ? whole.format(value) : digits.format(value);
+}

@@ -1,0 +1,332 @@
+// The page at /: a form made from the model's signature, the answer beside it, the same call as code. Several models: a list of them.
+
+import { drawAnswer, sayAnswer } from "./answer.js";
+import { noConnection, parse, pretty, send, sendWithKey, storedKey, trouble } from "./api.js";
+import { codeTabs, copyButton, el, newId } from "./dom.js";
+import { advice, Input, record } from "./fields.js";
+import { clientSample, samples } from "./samples.js";
+
+const MANY = 12; // fields from which the form has a filter and scrolls by itself
+const GROUP = 40; // fields in a group that is built when it is opened
+const page = document.getElementById("page");
+
+async function start() {
+  let reply;
+  try {
+    reply = await sendWithKey("./", { headers: { Accept: "application/json" } });
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    return showFailure(noConnection());
+  }
+  if (reply === null) return showFailure({ title: "The page needs the API key of this service.", detail: "Reload to be asked again." });
+  if (!reply.ok) return showFailure(trouble(reply));
+  const about = parse(reply.text);
+  document.title = about.models ? "Models" : about.title || about.name;
+  page.replaceChildren(...(about.models ? showModels(about.models) : showService(about)));
+}
+
+function showFailure({ title, detail }) {
+  page.replaceChildren(el("div", { class: "card apart", role: "alert" }, el("h1", {}, title), el("p", {}, detail),
+    el("button", { type: "button", class: "main", click: () => location.reload() }, "Try again")));
+}
+
+function showModels(models) {
+  const entries = models.map((model) => el("li", { class: "card" },
+    el("h2", {}, el("a", { href: `models/${encodeURIComponent(model.name)}/` }, model.title || model.name)),
+    el("p", {}, model.subtitle || ""),
+    el("p", { class: "note" }, named(model))));
+  return [header({ title: "Models", subtitle: `${models.length} models are served here.` }), el("ul", { class: "models" }, ...entries)];
+}
+
+function showService(about) {
+  const form = new Form(about.signature.inputs, () => { answer.outdated(); renew(); });
+  const answer = new Answer(about.signature.outputs, form);
+  const url = new URL("predict", document.baseURI).href;
+  const base = new URL("./", document.baseURI).href.replace(/\/$/, "");
+  const codeNow = () => {
+    const body = form.body();
+    const [curl, python, javascript] = samples({ url, headers: { "Content-Type": "application/json" }, body, key: storedKey() !== "" });
+    return [curl, ["Python", clientSample({ url: base, body, key: storedKey() !== "" })], ["Python with requests", python[1]], javascript];
+  };
+  const code = codeTabs("The call as code", codeNow);
+  let waiting = 0;
+  function renew() {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(code.update);
+  }
+  form.node.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    await answer.ask(url);
+    code.update();
+  });
+  return [
+    header(about),
+    el("div", { class: "work" }, form.node, answer.node),
+    el("section", { class: "card", "aria-labelledby": "code-title" }, el("h2", { id: "code-title" }, "The same call in code"), code.node),
+    footer(about),
+  ];
+}
+
+function header(about) {
+  const paragraphs = (about.description || "").split(/\n\s*\n/).filter((part) => part.trim());
+  return el("header", {},
+    el("div", { class: "head" },
+      el("div", {}, el("h1", {}, about.title || about.name), about.subtitle ? el("p", { class: "subtitle" }, about.subtitle) : null),
+      el("a", { class: "doc-link", href: "docs" }, "API docs")),
+    paragraphs.length ? el("div", { class: "description" }, ...paragraphs.map((part) => el("p", {}, part.trim()))) : null);
+}
+
+function footer(about) {
+  const digest = about.digest || "";
+  const short = digest.replace(/^(sha256:.{12}).*$/, "$1…");
+  return el("footer", {},
+    el("span", {}, named(about)),
+    about.framework ? el("span", {}, about.framework) : null,
+    digest ? el("span", { class: "digest" }, el("code", { title: digest }, short), copyButton(() => digest, null, "the digest")) : null);
+}
+
+const named = (about) => (about.version ? `${about.name}:${about.version}` : about.name);
+
+/** The form: all inputs, whether they are shown or not. */
+class Form {
+  constructor(fields, changed) {
+    this.fields = fields;
+    this.inputs = fields.map((field) => new Input(field, changed));
+    this.byName = new Map(this.inputs.map((input) => [input.name, input]));
+    this.changed = changed;
+    this.fillExample();
+    this.list = el("div", { class: fields.length > MANY ? "fields many" : "fields" });
+    this.groups = [];
+    this.node = el("form", { class: "card form", novalidate: true, autocomplete: "off", "aria-label": "Input", keydown: submitByKey },
+      el("div", { class: "card-head" }, el("h2", {}, "Input"), ...this.tools()),
+      fields.length > MANY ? this.filter() : null,
+      this.list,
+      el("div", { class: "row" }, el("button", { class: "main", type: "submit" }, "Predict")));
+    this.draw();
+  }
+
+  fillExample() {
+    for (const input of this.inputs) input.fill(input.field.example);
+  }
+
+  /** The record as JSON text: short ones in one line. */
+  body() {
+    const parts = this.inputs.map((input) => [input.name, input.json()]).filter(([, json]) => json !== undefined)
+      .map(([name, json]) => `${JSON.stringify(name)}: ${json}`);
+    const inline = `{${parts.join(", ")}}`;
+    return inline.length <= 64 ? inline : `{\n  ${parts.join(",\n  ")}\n}`;
+  }
+
+  tools() {
+    const reset = el("button", { type: "button", class: "quiet", click: () => { this.fillExample(); this.changed(); } }, "Example");
+    const paste = el("button", { type: "button", class: "quiet", click: () => this.paste() }, "Paste JSON");
+    return [paste, reset];
+  }
+
+  draw() {
+    if (this.inputs.length <= MANY + GROUP) {
+      this.list.replaceChildren(...this.inputs.map((input) => input.node));
+      return;
+    }
+    if (!this.groups.length) {
+      for (let at = 0; at < this.inputs.length; at += GROUP) this.groups.push(this.group(this.inputs.slice(at, at + GROUP), at === 0));
+    }
+    for (const group of this.groups) if (group.open) group.fill();
+    this.list.replaceChildren(...this.groups);
+  }
+
+  group(inputs, open) {
+    const inside = el("div", { class: "fields" });
+    const title = `${inputs[0].name} – ${inputs.at(-1).name}`;
+    const group = el("details", { class: "group", open }, el("summary", {}, title, el("span", { class: "note" }, ` ${inputs.length} fields`)), inside);
+    group.fill = () => inside.replaceChildren(...inputs.map((input) => input.node));
+    group.addEventListener("toggle", () => { if (group.open && !inside.contains(inputs[0].node)) group.fill(); });
+    return group;
+  }
+
+  filter() {
+    const count = el("span", { class: "note", role: "status" }, `${this.inputs.length} fields`);
+    this.find = el("input", { id: newId(), type: "search", autocomplete: "off", placeholder: "Find a field", "aria-label": "Find a field", input: () => this.applyFilter(count) });
+    return el("div", { class: "filter" }, this.find, count);
+  }
+
+  applyFilter(count) {
+    const words = this.find.value.trim().toLowerCase();
+    if (!words) {
+      count.textContent = `${this.inputs.length} fields`;
+      return this.draw();
+    }
+    const found = this.inputs.filter((input) => input.name.toLowerCase().includes(words));
+    const shown = found.slice(0, GROUP);
+    count.textContent = found.length > shown.length ? `${shown.length} of ${found.length} found` : `${found.length} found`;
+    return this.list.replaceChildren(...shown.map((input) => input.node));
+  }
+
+  /** Bring an input into view, wherever it is, and the keyboard to it. */
+  reveal(input) {
+    if (!input.node.isConnected) {
+      if (this.find?.value) {
+        this.find.value = "";
+        this.find.dispatchEvent(new Event("input"));
+      }
+      const group = this.groups[Math.floor(this.inputs.indexOf(input) / GROUP)];
+      if (group) {
+        group.open = true;
+        group.fill();
+      }
+    }
+    input.focus();
+  }
+
+  paste() {
+    const area = el("textarea", { id: newId(), rows: "10", class: "code-text", spellcheck: "false", "aria-describedby": newId() });
+    const note = el("p", { class: "note", id: area.getAttribute("aria-describedby"), role: "status" }, "One record, or a list of them, of which the first is taken.");
+    const fill = () => {
+      try {
+        this.fillFrom(record(area.value));
+        dialog.close();
+      } catch (error) {
+        note.textContent = error.message;
+        note.classList.add("error");
+        area.setAttribute("aria-invalid", "true");
+        area.focus();
+      }
+    };
+    const dialog = el("dialog", { "aria-label": "Paste JSON", class: "broad", close: () => dialog.remove() },
+      el("form", { method: "dialog", submit: (event) => { event.preventDefault(); fill(); } },
+        el("h2", {}, "Fill the form from JSON"), el("label", { for: area.id }, "A record"), area, note,
+        el("div", { class: "row" }, el("button", { class: "main" }, "Fill the form"),
+          el("button", { class: "quiet", type: "button", click: () => dialog.close() }, "Cancel"))));
+    document.body.append(dialog);
+    dialog.showModal();
+    area.focus();
+  }
+
+  /** Fill from a Map of name to value. Names left out are emptied; throws, with nothing changed, for a name the model does not have. */
+  fillFrom(values) {
+    const unknown = [...values.keys()].filter((name) => !this.byName.has(name));
+    if (unknown.length) throw new Error(`There is no field ${unknown.slice(0, 3).map((name) => JSON.stringify(name)).join(", ")}.`);
+    for (const input of this.inputs) input.fill(values.get(input.name));
+    this.changed();
+  }
+
+  /** Show what is wrong beside the fields: [[input, words], ...]. The keyboard goes to the first. */
+  fail(wrong) {
+    const first = new Map();
+    for (const [input, words] of wrong) if (!first.has(input)) first.set(input, words);
+    for (const input of this.inputs) if (input.error || first.has(input)) input.fail(first.get(input) ?? "");
+    if (first.size) this.reveal([...first.keys()].sort((one, other) => this.inputs.indexOf(one) - this.inputs.indexOf(other))[0]);
+  }
+}
+
+/** Enter predicts from a list too, and Ctrl+Enter from a box of several lines; from the other fields it does so anyway. */
+function submitByKey(event) {
+  const enter = event.key === "Enter" && (event.target.tagName === "SELECT" || (event.target.tagName === "TEXTAREA" && (event.ctrlKey || event.metaKey)));
+  if (!enter) return;
+  event.preventDefault();
+  event.currentTarget.requestSubmit();
+}
+
+/** The answer, its place kept from the start, or what was wrong. */
+class Answer {
+  constructor(outputs, form) {
+    this.outputs = outputs;
+    this.form = form;
+    this.running = null;
+    this.answered = false;
+    this.body = el("div", { class: "answer-body" });
+    this.status = el("p", { class: "note" }, "Press Predict, or Enter in a field.");
+    this.said = el("p", { role: "status", class: "unseen" });
+    this.raw = el("code");
+    this.details = el("details", { class: "raw vacant" }, el("summary", {}, "Exact answer"), el("pre", { tabindex: "0", "aria-label": "Exact answer" }, this.raw));
+    this.inside = el("div", { class: "answer-inside" },
+      el("div", { class: "card-head" }, el("h2", { id: "answer-title" }, "Answer")), this.body, this.status, this.details, this.said);
+    this.node = el("section", { class: "card answer", "aria-labelledby": "answer-title" }, this.inside);
+    this.body.append(...drawAnswer(outputs, null));
+  }
+
+  /** Send the form, show what comes back. A newer question takes the place of one that still runs. */
+  async ask(url) {
+    const blocked = this.form.inputs.map((input) => [input, input.problem()]).filter(([, words]) => words);
+    if (blocked.length) return this.fail({ title: "Not sent.", detail: "" }, blocked, []);
+    this.running?.abort();
+    const running = new AbortController();
+    this.running = running;
+    const slow = setTimeout(() => { this.status.textContent = "Waiting for the answer…"; }, 400);
+    try {
+      const reply = await sendWithKey(url, { method: "POST", headers: { "Content-Type": "application/json", Accept: "application/json" }, body: this.form.body(), signal: running.signal });
+      if (reply === null) return this.fail({ title: "The service wants an API key.", detail: "Press Predict to be asked again." }, [], []);
+      return reply.ok ? this.show(reply) : this.refused(trouble(reply));
+    } catch (error) {
+      if (error.name === "AbortError") return undefined;
+      if (!(error instanceof TypeError)) throw error;
+      return this.fail(noConnection(), [], []);
+    } finally {
+      clearTimeout(slow);
+    }
+  }
+
+  show(reply) {
+    const answer = parse(reply.text);
+    this.form.fail([]);
+    this.node.classList.remove("failed");
+    this.body.replaceChildren(...drawAnswer(this.outputs, answer));
+    this.raw.textContent = pretty(reply.text);
+    this.details.classList.remove("vacant");
+    this.status.textContent = `Answered in ${milliseconds(reply.ms)}.`;
+    this.said.textContent = sayAnswer(this.outputs, answer);
+    this.answered = true;
+    this.comeIntoView();
+  }
+
+  /** A refusal: each error to its field, what has no field into the answer's place. */
+  refused(problem) {
+    const wrong = [];
+    const others = [];
+    for (const error of problem.errors) {
+      const input = this.form.byName.get(fieldOf(error.pointer));
+      if (input) wrong.push([input, advice(input, String(error.detail))]);
+      else others.push(String(error.detail));
+    }
+    const title = wrong.length ? (wrong.length === 1 ? "One value does not fit." : `${wrong.length} values do not fit.`) : problem.title;
+    this.fail({ title, detail: problem.errors.length ? "" : problem.detail }, wrong, others);
+  }
+
+  fail({ title, detail }, wrong, others) {
+    const links = wrong.slice(0, 20).map(([input, words]) => el("li", {},
+      el("button", { type: "button", class: "link", click: () => this.form.reveal(input) }, input.name), ` ${words}`));
+    const more = wrong.length > links.length ? [el("li", {}, `and ${wrong.length - links.length} more`)] : [];
+    const rest = others.map((words) => el("li", {}, words));
+    this.node.classList.add("failed");
+    this.body.replaceChildren(el("p", { class: "trouble" }, title), detail ? el("p", {}, detail) : "", links.length + rest.length ? el("ul", { class: "troubles" }, ...links, ...more, ...rest) : "");
+    this.status.textContent = "";
+    this.details.classList.add("vacant");
+    this.answered = false;
+    this.said.textContent = `${title} ${detail}`;
+    this.form.fail(wrong);
+    if (!wrong.length) this.comeIntoView();
+  }
+
+  /** The values have changed since: the answer is for the earlier ones. */
+  outdated() {
+    if (this.answered) this.status.textContent = "This is for the earlier values.";
+    this.answered = false;
+  }
+
+  /** On a narrow page the answer is below the button: scroll only as far as it takes to see it. */
+  comeIntoView() {
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.inside.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+  }
+}
+
+/** The field that a JSON pointer (RFC 6901) into one record names. */
+function fieldOf(pointer) {
+  return String(pointer ?? "").split("/")[1]?.replaceAll("~1", "/").replaceAll("~0", "~");
+}
+
+function milliseconds(ms) {
+  return ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
+}
+
+await start();
