@@ -500,9 +500,9 @@ def onnx_pipeline() -> Trained:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    frame = houses()[["Größe (m²)", "rooms", "class"]].astype({"rooms": float})
+    frame = houses()[["Größe (m²)", "rooms", "class"]].set_axis(["Größe", "rooms", "class"], axis=1).astype({"rooms": float})
     prepare = ColumnTransformer(
-        [("numbers", StandardScaler(), ["Größe (m²)", "rooms"]), ("words", OneHotEncoder(handle_unknown="ignore"), ["class"])]
+        [("numbers", StandardScaler(), ["Größe", "rooms"]), ("words", OneHotEncoder(handle_unknown="ignore"), ["class"])]
     )
     model = make_pipeline(prepare, LogisticRegression()).fit(frame, cheap(houses()))
     kinds = {"class": StringTensorType([None, 1])}

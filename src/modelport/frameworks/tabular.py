@@ -1,0 +1,256 @@
+"""What the frameworks of tabular models share: columns as a matrix or a frame, labels as output fields, libraries and pickles opened."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import re
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from modelport.errors import MissingLibrary, ModelFileError, SignatureError, VersionMismatch
+from modelport.frameworks import Card
+from modelport.signature import Columns, Field, Signature
+
+Model = TypeVar("Model")
+View = TypeVar("View")
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class PerModel(Generic[View]):
+    """What a function made of a model, kept for as long as the model lives, so that a prediction does not pay for it again.
+
+    Models are told apart by identity: some libraries' models cannot be hashed.
+    """
+
+    def __init__(self, make: Callable[[Any], View]) -> None:
+        self._make = make
+        self._kept: dict[int, tuple[weakref.ref[Any], View]] = {}
+        self.__doc__ = make.__doc__
+
+    def __call__(self, model: Any) -> View:
+        key = id(model)
+        kept = self._kept.get(key)
+        if kept is not None and kept[0]() is model:
+            return kept[1]
+        view = self._make(model)
+        self._kept[key] = (weakref.ref(model, lambda _: self._kept.pop(key, None)), view)
+        return view
+
+
+# Libraries and files
+
+
+def library(module: str, distribution: str, extra: str) -> Any:
+    """The imported library. MissingLibrary tells one that is not installed from one that is installed and does not import."""
+    if find_spec(module) is None:
+        raise MissingLibrary(f"{distribution} is not installed", hint=f"pip install 'modelport[{extra}]'")
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        raise MissingLibrary(
+            f"{distribution} is installed and does not import: {type(error).__name__}: {first_line(error)}",
+            hint=f"Install it anew: pip install --force-reinstall {distribution}",
+        ) from error
+
+
+def unpickled(path: Path, card: Card) -> Any:
+    """The object in a pickle or joblib file, compressed or not. Runs what the pickle says: the caller has checked that it may.
+
+    VersionMismatch when scikit-learn says that another version of it wrote the object; ModelFileError, with the cause in one line, when it
+    does not load. What a library warns of besides that while it loads is of no use to who serves the model, and is dropped.
+    """
+    inconsistent = _inconsistent_version_warning()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if inconsistent is not None:
+                warnings.simplefilter("error", inconsistent)
+            if find_spec("joblib") is not None:
+                import joblib
+
+                return joblib.load(path)
+            with path.open("rb") as file:
+                return pickle.load(file)  # noqa: S301 the caller has checked what it would import
+    except Exception as error:
+        if inconsistent is not None and isinstance(error, inconsistent):
+            raise VersionMismatch(
+                f"{path.name} was written by scikit-learn {error.original_sklearn_version}, "
+                f"you have {error.current_sklearn_version}: its answers may differ",
+                hint=f"Install that version: pip install scikit-learn=={error.original_sklearn_version}",
+            ) from error
+        raise _not_loaded(path, card, error) from error
+
+
+def _inconsistent_version_warning() -> Any:
+    if find_spec("sklearn") is None:
+        return None
+    from sklearn.exceptions import InconsistentVersionWarning
+
+    return InconsistentVersionWarning
+
+
+def _not_loaded(path: Path, card: Card, error: Exception) -> ModelFileError:
+    """Why a pickle did not load, in words."""
+    text = first_line(error)
+    wrote = f" {card.version}" if card.version else ""
+    lost = re.search(r"Can't get attribute '([^']+)' on <module '([^']+)'", text)
+    if lost:
+        name, module = lost.groups()
+        if module in ("__main__", "__mp_main__"):
+            return ModelFileError(
+                f"{path.name} needs {name!r}, which was defined in the script or notebook that trained the model",
+                hint="Put its definition into a module and bring that along: --code my_code.py",
+            )
+        return ModelFileError(
+            f"{path.name} needs {module}.{name}, which the installed {module.split('.')[0]} does not have",
+            hint=f"It was written with another version; {card.library}{wrote} wrote the model.",
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        top = error.name.split(".")[0]
+        if top != error.name and find_spec(top) is not None:
+            return ModelFileError(
+                f"{path.name} needs the module {error.name}, which the installed {top} does not have",
+                hint=f"It was written with another version; {card.library}{wrote} wrote the model.",
+            )
+        return ModelFileError(
+            f"{path.name} needs the module {error.name!r}, which is not here",
+            hint=f"Install the package that has it, or bring your own file along: --code {top}.py",
+        )
+    if isinstance(error, EOFError | pickle.UnpicklingError):
+        return ModelFileError(f"{path.name} is cut short or damaged: {text or type(error).__name__}", hint="Copy or save it again.")
+    return ModelFileError(
+        f"{path.name} does not load: {type(error).__name__}: {text}",
+        hint=f"It was written by {card.library}{wrote}; load it with the library versions that it was trained with." if wrote else "",
+    )
+
+
+def not_loaded(path: Path, error: Exception) -> ModelFileError:
+    """Why a file in a library's own format did not load."""
+    return ModelFileError(f"{path.name} does not load: {type(error).__name__}: {first_line(error)}", hint="Copy or save it again.")
+
+
+def check_fitted(model: Any) -> None:
+    """ModelFileError when a model has not been trained."""
+    asked = getattr(model, "__sklearn_is_fitted__", None) or getattr(model, "is_fitted", None)
+    if asked is not None and not asked():
+        raise ModelFileError(f"this {type(model).__name__} has not been trained", hint="Call its fit, then save it.")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 300 characters of it."""
+    return next(iter(str(error).strip().splitlines()), "")[:300]
+
+
+# Columns in
+
+
+def ordered(columns: Columns, names: Sequence[str], signature: Signature) -> list[Array]:
+    """The arrays of `columns` in the order of the model's own `names`: by name, or by position where the signature has other names.
+
+    SignatureError when the signature has neither these names nor as many fields.
+    """
+    try:
+        return [columns[name] for name in names]
+    except KeyError:
+        if len(signature.inputs) != len(names):
+            shown = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
+            raise SignatureError(
+                f"the model takes {len(names)} columns ({shown}), the signature has {len(signature.inputs)}",
+                hint="State a field for each column of the model.",
+            ) from None
+        return [columns[field.name] for field in signature.inputs]
+
+
+def matrix(arrays: Sequence[Array]) -> Array:
+    """Arrays of shape (rows,) as one matrix (rows, columns): float64, missing values as NaN; of objects when one holds strings."""
+    out = np.empty((len(arrays[0]), len(arrays)))
+    for index, array in enumerate(arrays):
+        if array.dtype == object and any(isinstance(value, str) for value in array):
+            return np.column_stack([_with_nan(array) if array.dtype == object else array.astype(object) for array in arrays])
+        out[:, index] = array
+    return out
+
+
+def frame(arrays: Sequence[Array], names: Sequence[str], categories: Mapping[str, Sequence[Any]] | None = None) -> Any:
+    """Arrays as a pandas DataFrame: what is missing as NaN, the columns in `categories` as pandas categoricals.
+
+    Columns of objects that are all booleans, integers or floats get that dtype, as they would have had when they were read from a file.
+    """
+    import pandas as pd
+
+    if not categories and all(array.dtype == np.float64 for array in arrays):
+        return pd.DataFrame(matrix(arrays), columns=list(names))
+    data: dict[str, Any] = {}
+    for name, array in zip(names, arrays, strict=True):
+        if categories and name in categories:
+            data[name] = pd.Categorical(_with_nan(array) if array.dtype == object else array, categories=list(categories[name]))
+        else:
+            data[name] = _narrowed(array) if array.dtype == object else array
+    return pd.DataFrame(data)
+
+
+def codes(array: Array, numbers: Mapping[Any, int]) -> Array:
+    """A column's values as the numbers of their categories; NaN for what has none."""
+    return np.array([numbers.get(value, np.nan) for value in array.tolist()], dtype=np.float64)
+
+
+def _with_nan(array: Array) -> Array:
+    """An array of objects with NaN for None, as pandas has it."""
+    out = array.copy()
+    out[[value is None for value in array]] = np.nan
+    return out
+
+
+def _narrowed(array: Array) -> Array:
+    kinds = {type(value) for value in array}
+    if kinds == {bool}:
+        return array.astype(bool)
+    if kinds == {int}:
+        return array.astype(np.int64)
+    if kinds <= {int, float, type(None)} and kinds != {type(None)}:
+        return array.astype(np.float64)
+    return _with_nan(array)
+
+
+# Fields
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """The names of columns that have none: x0, x1, ..."""
+    return tuple(f"x{index}" for index in range(count))
+
+
+def plain(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Labels as plain Python values of the same type: 'setosa', 0, True, 1.5."""
+    return tuple(value.item() if isinstance(value, np.generic) else value for value in values)
+
+
+def rounded(value: Any) -> float | None:
+    """A number to four digits, for an example; None when it is not a finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return float(f"{number:.4g}") if np.isfinite(number) else None
+
+
+def label(classes: Sequence[Any], name: str = "prediction") -> Field:
+    """The output that names one of `classes`."""
+    return Field(name, "category", choices=tuple(classes))
+
+
+def vector(name: str, names: Sequence[Any] = (), size: int = 0, dtype: str = "float64") -> Field:
+    """An output of several numbers a row: named, or of `size`."""
+    return Field(name, "number", dtype=dtype, shape=(len(names) or size,), choices=tuple(names))
+
+
+def both_classes(second: Array) -> Array:
+    """Probabilities of the second of two classes, (rows,), as those of both, (rows, 2)."""
+    return np.column_stack((1.0 - second, second))
