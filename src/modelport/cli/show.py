@@ -97,7 +97,7 @@ def _field(field: Field) -> tuple[str, str, str, str]:
 
 def _lineage(lineage: Any) -> list[tuple[str, str]]:
     """What the model was made from, flattened: git.commit, metrics.rmse."""
-    facts = []
+    facts: list[tuple[str, str]] = []
     for name, value in sorted(lineage.items()):
         if isinstance(value, dict):
             facts.extend((f"{name}.{key}", f"{part:g}" if isinstance(part, float) else str(part)) for key, part in sorted(value.items()))
