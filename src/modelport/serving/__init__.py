@@ -1,1 +1,1 @@
-"""What runs in the container: HTTP in, predictions out."""
+"""What runs where a model is served: HTTP requests become columns, and the model's columns become answers."""

@@ -1,0 +1,362 @@
+"""Request bodies become columns: JSON records and CSV.
+
+A body is first read by a decoder that msgspec compiles from the signature. It takes only what is right beyond doubt; whatever it does not
+take is read again, slowly, by `Signature.columns`, which has the last word and names every wrong value.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+
+from modelport.errors import BodyTooLarge, FieldError, InvalidInput, MalformedBody, pointer
+from modelport.signature import MAX_ERRORS, Columns, Field, Signature, WrongValue, check, to_array
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_HALF_PAIR = re.compile(r"\\u[dD][89abcdefABCDEF]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONGEST_INTEGER = 4000
+"""Digits. Python refuses to read integers much longer than this; no field holds one anyway."""
+_MAX_STRUCT_FIELDS = 256
+"""A struct looks its fields up one after the other: beyond this a body in another order would cost too much."""
+_SCALAR = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A body that was read: its values, how many rows they are, and whether the body was one record rather than a list."""
+
+    columns: Columns
+    count: int
+    single: bool = False
+
+
+_Reader: TypeAlias = Callable[[bytes], "Rows | None"]
+"""Reads a body if it is right beyond doubt; None when somebody else must look."""
+
+
+class Inputs:
+    """Reads the bodies that are sent to one model."""
+
+    def __init__(self, signature: Signature, example: Any = None) -> None:
+        self.signature = signature
+        self.example = _shortened(json.dumps(signature.example() if example is None else example, ensure_ascii=False))
+        self._fast = _reader(signature)
+        self._holds_json = any(field.kind == "json" for field in signature.inputs)
+
+    def json(self, body: bytes, max_rows: int) -> Rows:
+        """One record or a list of them. MalformedBody, InvalidInput (it lists every wrong value), BodyTooLarge for too many rows."""
+        rows = self._fast(body) if self._fast else None
+        if rows is None:
+            rows = self._json_slowly(body, max_rows)
+        elif rows.count > max_rows:
+            raise _too_many(rows.count, max_rows)
+        return rows
+
+    def _json_slowly(self, body: bytes, max_rows: int) -> Rows:
+        value = parse_json(body, f"Send a record, {self.example}, or a list of records.")
+        single = not isinstance(value, list)
+        return self.records([value] if single else value, max_rows, single=single)
+
+    def records(self, records: Sequence[Any], max_rows: int, *, single: bool = False) -> Rows:
+        """Records that `parse_json` has read."""
+        if len(records) > max_rows:
+            raise _too_many(len(records), max_rows)
+        columns = self.signature.columns(records, single=single)
+        if self._holds_json:
+            _refuse_non_finite(records)
+        return Rows(columns, len(records), single)
+
+    def csv(self, body: bytes, max_rows: int, *, headless: bool = False) -> tuple[Rows, bool]:
+        """A header and one line a row; and whether there was a header.
+
+        Without a header the cells are the fields in the signature's order: taken only where `headless` says so, and only when no cell of
+        the first line is a field's name. Raises as `json` does.
+        """
+        table = self._table(body)
+        names = [field.name for field in self.signature.inputs]
+        if headless and table and len(table[0]) == len(names) and not set(table[0]) & set(names):
+            header = names
+            lines = table
+        elif table:
+            header, lines = table[0], table[1:]
+        else:
+            raise MalformedBody("the body is empty", hint=f"Send CSV whose first line is the header: {_shortened(','.join(names))}")
+        twice = [name for name, times in Counter(header).items() if times > 1]
+        if twice:
+            raise MalformedBody(f"the column {_shortened(twice[0])!r} stands twice in the header")
+        if len(lines) > max_rows:
+            raise _too_many(len(lines), max_rows)
+        ragged = [(index, line) for index, line in enumerate(lines) if len(line) != len(header)]
+        if ragged:
+            width = len(header)
+            raise InvalidInput(
+                [
+                    FieldError(pointer(index), f"the row has {len(line)} cells, and the header {width}", f"{width} cells", len(line))
+                    for index, line in ragged[:MAX_ERRORS]
+                ]
+            )
+        cells = dict(zip(header, zip(*lines, strict=True), strict=True)) if lines else dict.fromkeys(header, ())
+        try:
+            columns = self.signature.columns_from_text(cells)
+        except InvalidInput as error:
+            if len(header) == 1 < len(names) and re.search("[;\t]", header[0]):
+                raise InvalidInput(error.errors, hint="Cells are separated by commas.") from error
+            raise
+        return Rows(columns, len(lines)), lines is not table
+
+    def _table(self, body: bytes) -> list[list[str]]:
+        text = _text(body.removeprefix(_BYTE_ORDER_MARK))
+        lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+        try:
+            return [line for line in lines if line]
+        except csv.Error as error:
+            raise MalformedBody(f"the CSV does not parse at line {lines.line_num}: {error}") from error
+
+
+def parse_json(body: bytes, hint: str = "") -> Any:
+    """The JSON value of a body; `hint` says what to send. MalformedBody says where the body does not parse.
+
+    NaN, Infinity and numbers too large are read here, so that whoever knows the field can name it. Duplicate keys and halves of surrogate
+    pairs are refused.
+    """
+    if not body.strip():
+        raise MalformedBody("the body is empty", hint=hint)
+    if body.startswith(_BYTE_ORDER_MARK):
+        raise MalformedBody("the body begins with a byte order mark", hint="Send UTF-8 without one (RFC 8259, section 8.1).")
+    text = _text(body)
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        detail = f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno} (character {error.pos})"
+        raise MalformedBody(detail, hint=hint) from error
+    except RecursionError as error:
+        raise MalformedBody("the body is nested too deeply", hint=hint) from error
+    for path, part in _walk(value, _Twice):
+        raise MalformedBody(f'the key "{_shortened(part.key)}" stands twice in the object at "{pointer(*path)}"')
+    if _HALF_PAIR.search(text):
+        for path, part in _walk(value, str):
+            if _SURROGATE.search(part):
+                where = _SURROGATE.sub("?", pointer(*path))
+                raise MalformedBody(f'the text at "{where}" holds half of a surrogate pair, which is no character')
+    return value
+
+
+class _Twice:
+    """Stands for an object in which a key stands twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        self.key = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    made = dict(pairs)
+    return made if len(made) == len(pairs) else _Twice(pairs)
+
+
+def _integer(digits: str) -> int:
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else int(digits[: _LONGEST_INTEGER + 2])
+
+
+def _walk(root: Any, kind: type) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Every value (and key) of `kind` in a JSON value, with the way to it."""
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), root)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, kind):
+            yield path, value
+        if isinstance(value, dict):
+            if kind is str:
+                yield from (((*path, key), key) for key in value)
+            waiting.extend(((*path, key), part) for key, part in value.items())
+        elif isinstance(value, list):
+            waiting.extend(((*path, index), part) for index, part in enumerate(value))
+
+
+def _refuse_non_finite(records: Sequence[Any]) -> None:
+    for path, number in _walk(records, float):
+        if not math.isfinite(number):
+            raise MalformedBody(f'the number at "{pointer(*path)}" is {number}, which JSON does not have')
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"the body is not UTF-8: byte {error.start} is 0x{body[error.start]:02x}") from error
+
+
+def _too_many(rows: int, most: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body has {rows:,} rows; at most {most:,} are taken at once", hint="Send it in parts, or raise --max-rows.")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+# The fast decoder
+
+
+def _reader(signature: Signature) -> _Reader | None:
+    """The decoder compiled for `signature`; None where only the slow one will do."""
+    fields = signature.inputs
+    if len(fields) > _MAX_STRUCT_FIELDS:
+        numbers = all(field.kind == "number" and not field.shape and _limits(field) == {} for field in fields)
+        same = len({field.dtype for field in fields}) == 1
+        return _WideReader(fields) if numbers and same else None
+    types = [_type(field) for field in fields]
+    return _StructReader(fields, types) if fields and None not in types else None
+
+
+class _StructReader:
+    """Reads records into structs, whose fields are the signature's."""
+
+    def __init__(self, fields: Sequence[Field], types: Sequence[Any]) -> None:
+        self._fields, self._types = fields, types
+        self._count_texts = [field.kind in ("string", "text", "category", "datetime") for field in fields]
+        self._must_look_twice = any(field.kind == "json" for field in fields)
+        keys = {f"f{index}": field.name for index, field in enumerate(fields)}
+        members: list[Any] = []
+        for key, field, one in zip(keys, fields, types, strict=True):
+            members.append((key, one | None | msgspec.UnsetType, msgspec.UNSET) if field.nullable else (key, one))
+        struct: Any = msgspec.defstruct("Record", members, rename=keys, forbid_unknown_fields=True, kw_only=True, gc=False)
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(struct | list[struct])
+
+    def __call__(self, body: bytes) -> Rows | None:
+        try:
+            decoded = self._decoder.decode(body)
+        except (ValueError, RecursionError):
+            return None
+        single = not isinstance(decoded, list)
+        records = [decoded] if single else decoded
+        if self._must_look_twice and records:
+            parse_json(body)
+        keys = len(records) * len(self._fields)
+        texts = 0
+        columns = {}
+        cells = zip(*map(msgspec.structs.astuple, records), strict=True) if records else ((),) * len(self._fields)
+        for field, one, values, has_texts in zip(self._fields, self._types, cells, self._count_texts, strict=True):
+            if field.nullable:
+                absent = sum(value is msgspec.UNSET for value in values)
+                keys -= absent
+                if absent:
+                    values = tuple(None if value is msgspec.UNSET else value for value in values)
+            if has_texts:
+                texts += sum(isinstance(value, str) for value in values)
+            column = _column(field, one, values)
+            if column is None:
+                return None
+            columns[field.name] = column
+        if not self._must_look_twice and _quotes(body) != 2 * (keys + texts):
+            parse_json(body)
+        return Rows(columns, len(records), single)
+
+
+class _WideReader:
+    """Reads records of very many numbers into dictionaries."""
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._names = [field.name for field in fields]
+        self._required = [index for index, field in enumerate(fields) if not field.nullable]
+        self._dtype = np.dtype(fields[0].dtype or "float64")
+        nullable = len(self._required) < len(fields)
+        record: Any = dict[str, float | None] if nullable else dict[str, float]
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(record | list[record])
+
+    def __call__(self, body: bytes) -> Rows | None:
+        try:
+            decoded = self._decoder.decode(body)
+        except (ValueError, RecursionError):
+            return None
+        single = not isinstance(decoded, list)
+        records = [decoded] if single else decoded
+        keys = len(records) * len(self._names)
+        if sum(map(len, records)) != keys or _quotes(body) != 2 * keys:
+            return None
+        try:
+            numbers = np.array([[record[name] for name in self._names] for record in records], dtype=self._dtype)
+        except KeyError:
+            return None
+        numbers = np.ascontiguousarray(numbers.reshape(len(records), len(self._names)).T)
+        if np.isnan(numbers[self._required]).any():
+            return None
+        return Rows(dict(zip(self._names, numbers, strict=True)), len(records), single)
+
+
+def _quotes(body: bytes) -> int:
+    """How many quotes in a JSON body open or close a string: two for each key and each text.
+
+    More of them than the values explain means that a key stands twice, of which msgspec keeps the last without a word. -1 where a count of
+    bytes cannot tell.
+    """
+    quotes = body.count(b'"')
+    if b"\\" not in body:
+        return quotes
+    return -1 if b"\\\\" in body else quotes - body.count(b'\\"')
+
+
+def _type(field: Field) -> Any:
+    """The type that takes values of `field`: never more than `check` takes, sometimes less. None when there is none."""
+    if field.kind in ("number", "tensor"):
+        if field.shape and field.nullable:
+            return None
+        number: Any = int if _is_whole(field) else float
+        limits = _limits(field)
+        one = Annotated[number, msgspec.Meta(**limits)] if limits else number
+        for _ in field.shape:
+            one = list[one]  # type: ignore[valid-type]
+        return one
+    if field.kind == "integer" and not field.shape:
+        return Annotated[int, msgspec.Meta(**_limits(field))]
+    if field.kind == "category":
+        return _choices(field.choices)
+    simple: dict[str, Any] = {"boolean": bool, "string": str, "text": str, "datetime": str, "json": Any}
+    return None if field.shape else simple.get(field.kind)
+
+
+def _limits(field: Field) -> dict[str, Any]:
+    """The field's least and greatest value for msgspec; nothing where any double will do."""
+    low, high = field._lowest(), field._highest()
+    if _is_whole(field):
+        return {"ge": math.ceil(low), "le": math.floor(high)}
+    doubles = np.finfo(np.float64)
+    return {} if (low, high) == (float(doubles.min), float(doubles.max)) else {"ge": float(low), "le": float(high)}
+
+
+def _is_whole(field: Field) -> bool:
+    return field.kind == "integer" or (field.kind == "tensor" and np.dtype(field.dtype or "float64").kind in "iu")
+
+
+def _choices(choices: Sequence[Any]) -> Any:
+    """A type that takes the choices and no more, where msgspec has one."""
+    texts = all(isinstance(choice, str) for choice in choices)
+    integers = all(isinstance(choice, int) and not isinstance(choice, bool) and abs(choice) < 2**63 for choice in choices)
+    return Literal[tuple(choices)] if texts or integers else _SCALAR
+
+
+def _column(field: Field, one: Any, values: Sequence[Any]) -> np.ndarray[Any, np.dtype[Any]] | None:
+    """Values decoded as type `one`, as a column; None when one of them is wrong after all."""
+    try:
+        if field.kind in ("number", "tensor") and field.shape:
+            column = np.array(values, dtype=field.dtype or "float64")
+            if not values:
+                return to_array(field, ())
+            fits = all(wanted in (-1, size) for wanted, size in zip(field.shape, column.shape[1:], strict=True))
+            return column if fits else None
+        if field.kind == "number":
+            return np.array(values, dtype=field.dtype or "float64")
+        if field.kind == "datetime" or one is _SCALAR:
+            return to_array(field, [check(field, value) for value in values])
+        return to_array(field, values)
+    except (ValueError, TypeError, OverflowError, WrongValue):
+        return None
