@@ -99,7 +99,7 @@ export function trouble(reply) {
   const again = wait > 0 ? ` Try again in ${wait} second${wait === 1 ? "" : "s"}.` : "";
   return {
     title: (WORDS[reply.status] ?? `${problem.title ?? "The service answered with an error"}.`) + again,
-    detail: [problem.detail, problem.hint].filter((part) => typeof part === "string" && part).join(" "),
+    detail: [problem.detail, problem.hint, reply.status >= 500 && problem.request_id && `The request's id: ${problem.request_id}`].filter((part) => typeof part === "string" && part).join(" "),
     errors: Array.isArray(problem.errors) ? problem.errors : [],
   };
 }

@@ -43,11 +43,11 @@ async function toClipboard(text, shown) {
   return false;
 }
 
-/** Tabs over one block of code: `entries()` gives [[label, code], ...] anew at each call of `update`. */
-export function codeTabs(label, entries) {
+/** A card with a title and tabs over one block of code: `entries()` gives [[label, code], ...] anew at each call of `update`. */
+export function codeTabs(title, entries, level = "h2") {
   const code = el("code");
   const panel = el("pre", { role: "tabpanel", id: newId(), tabindex: "0" }, code);
-  const list = el("div", { role: "tablist", "aria-label": label, class: "tabs", keydown: move });
+  const list = el("div", { role: "tablist", "aria-label": title, class: "tabs", keydown: move });
   let chosen = 0;
   const buttons = entries().map(([name], index) =>
     el("button", { type: "button", role: "tab", id: newId(), "aria-controls": panel.id, click: () => choose(index) }, name));
@@ -73,6 +73,7 @@ export function codeTabs(label, entries) {
     if (code.textContent !== now) code.textContent = now;
   }
   choose(0);
-  const node = el("div", { class: "code" }, el("div", { class: "code-head" }, list, copyButton(() => code.textContent, code, "the code")), panel);
-  return { node, update };
+  const heading = el(level, { id: newId() }, title);
+  const head = el("div", { class: "card-head" }, heading, copyButton(() => code.textContent, code, "the code"));
+  return { node: el("section", { class: "card code", "aria-labelledby": heading.id }, head, list, panel), update };
 }

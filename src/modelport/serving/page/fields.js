@@ -129,7 +129,7 @@ function line(mode) {
 function area(input, note) {
   const { field, kind } = input;
   const control = el("textarea", {
-    id: newId(), rows: kind.code ? "5" : "4", spellcheck: kind.code ? "false" : null, class: kind.code ? "code-text" : null,
+    id: newId(), rows: kind.code ? "3" : "4", spellcheck: kind.code ? "false" : null, class: kind.code ? "code-text" : null,
     "aria-describedby": note, "aria-required": field.nullable ? null : "true", input: () => input.take(control.value),
   });
   return { control, controls: [control], show: (text) => { control.value = text; } };
@@ -155,9 +155,9 @@ function toggle(input, note) {
   const word = el("span", { class: "switch-word", "aria-hidden": "true" });
   const control = el("input", {
     id: newId(), type: "checkbox", role: "switch", "aria-describedby": note,
-    input: () => { input.take(control.checked ? ON : OFF); word.textContent = control.checked ? "true" : "false"; },
+    input: () => { input.take(control.checked ? ON : OFF); word.textContent = control.checked ? "yes" : "no"; },
   });
-  const show = (text) => { control.checked = text === ON; word.textContent = control.checked ? "true" : "false"; };
+  const show = (text) => { control.checked = text === ON; word.textContent = control.checked ? "yes" : "no"; };
   return { control: el("div", { class: "switch" }, control, word), controls: [control], show };
 }
 
@@ -182,7 +182,7 @@ function select(input, note) {
 /** The choices of a category or boolean: {text, label, value}; where it may be left out, that comes last. */
 function options(field) {
   const choices = field.kind === "boolean" ? [true, false] : field.kind === "category" ? field.choices : [];
-  const given = choices.map((value, index) => ({ text: String(index), label: String(value) || "(empty)", value }));
+  const given = choices.map((value, index) => ({ text: String(index), label: typeof value === "boolean" ? (value ? "yes" : "no") : String(value) || "(empty)", value }));
   return field.nullable ? [...given, { text: "", label: "not given", value: null }] : given;
 }
 

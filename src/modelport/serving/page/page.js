@@ -46,9 +46,9 @@ function showService(about) {
   const codeNow = () => {
     const body = form.body();
     const [curl, python, javascript] = samples({ url, headers: { "Content-Type": "application/json" }, body, key: storedKey() !== "" });
-    return [curl, ["Python", clientSample({ url: base, body, key: storedKey() !== "" })], ["Python with requests", python[1]], javascript];
+    return [curl, ["Python", clientSample({ url: base, body, key: storedKey() !== "" })], ["requests", python[1]], javascript];
   };
-  const code = codeTabs("The call as code", codeNow);
+  const code = codeTabs("The same call in code", codeNow);
   let waiting = 0;
   function renew() {
     cancelAnimationFrame(waiting);
@@ -62,7 +62,7 @@ function showService(about) {
   return [
     header(about),
     el("div", { class: "work" }, form.node, answer.node),
-    el("section", { class: "card", "aria-labelledby": "code-title" }, el("h2", { id: "code-title" }, "The same call in code"), code.node),
+    code.node,
     footer(about),
   ];
 }
@@ -114,11 +114,11 @@ class Form {
     const parts = this.inputs.map((input) => [input.name, input.json()]).filter(([, json]) => json !== undefined)
       .map(([name, json]) => `${JSON.stringify(name)}: ${json}`);
     const inline = `{${parts.join(", ")}}`;
-    return inline.length <= 64 ? inline : `{\n  ${parts.join(",\n  ")}\n}`;
+    return inline.length <= 88 ? inline : `{\n  ${parts.join(",\n  ")}\n}`;
   }
 
   tools() {
-    const reset = el("button", { type: "button", class: "quiet", click: () => { this.fillExample(); this.changed(); } }, "Example");
+    const reset = el("button", { type: "button", class: "quiet", click: () => { this.fillExample(); this.changed(); } }, "Fill example");
     const paste = el("button", { type: "button", class: "quiet", click: () => this.paste() }, "Paste JSON");
     return [paste, reset];
   }
