@@ -14,7 +14,7 @@ from modelport.signature import Columns, Field, Signature
 _CLASSES = frozenset(f"catboost.core.{name}" for name in ("CatBoost", "CatBoostClassifier", "CatBoostRanker", "CatBoostRegressor"))
 _CLASS_LOSSES = frozenset({"Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll"})
 _LABEL_LOSSES = frozenset({"MultiLogloss", "MultiCrossEntropy"})
-_RANK_LOSSES = ("YetiRank", "PairLogit", "QueryRMSE", "QuerySoftMax", "QueryCrossEntropy", "StochasticRank", "LambdaMart", "StochasticFilter")
+_RANK_LOSSES = ("YetiRank", "PairLogit", "QueryRMSE", "QuerySoftMax", "QueryCrossEntropy", "Stochastic", "LambdaMart")
 _ANSWERS = {"Poisson": "Exponent", "Tweedie": "Exponent", "RMSEWithUncertainty": "RMSEWithUncertainty"}
 """What to ask of a regressor for its answer, where that is not the raw value of the formula."""
 
@@ -124,7 +124,8 @@ def describe(model: Any, card: Card) -> Signature:
             inputs.append(Field(name, "string" if index in view.categories else "text"))
         else:
             values = borders.get(index) or ()
-            inputs.append(Field(name, "number", nullable=view.nullable, example=tabular.rounded(values[len(values) // 2]) if values else None))
+            example = tabular.rounded(values[len(values) // 2]) if values else None
+            inputs.append(Field(name, "number", nullable=view.nullable, example=example))
     return Signature(tuple(inputs), _outputs(view))
 
 

@@ -15,7 +15,7 @@ from modelport.frameworks import Card, Contents, Instance, allowed, tabular
 from modelport.signature import Columns, Field, Signature
 
 _CLASSES = frozenset(
-    f"lightgbm.{name}" for name in ("basic.Booster", "sklearn.LGBMClassifier", "sklearn.LGBMModel", "sklearn.LGBMRanker", "sklearn.LGBMRegressor")
+    ["lightgbm.basic.Booster", *(f"lightgbm.sklearn.LGBM{name}" for name in ("Classifier", "Model", "Ranker", "Regressor"))]
 )
 _LABELS = "modelport_classes="
 """The line that `save` adds to the header of LightGBM's text, where LightGBM passes over it: the labels as JSON."""

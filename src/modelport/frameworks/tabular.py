@@ -8,6 +8,7 @@ import re
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -136,6 +137,12 @@ def not_loaded(path: Path, error: Exception) -> ModelFileError:
     return ModelFileError(f"{path.name} does not load: {type(error).__name__}: {first_line(error)}", hint="Copy or save it again.")
 
 
+def distributions(packages: Iterable[str]) -> tuple[str, ...]:
+    """The distributions that packages come from, sorted; those of one's own code and of Python itself are left out."""
+    known = packages_distributions()
+    return tuple(sorted({known[package][0] for package in packages if package in known}))
+
+
 def check_fitted(model: Any) -> None:
     """ModelFileError when a model has not been trained."""
     asked = getattr(model, "__sklearn_is_fitted__", None) or getattr(model, "is_fitted", None)
@@ -170,12 +177,11 @@ def ordered(columns: Columns, names: Sequence[str], signature: Signature) -> lis
 
 def matrix(arrays: Sequence[Array]) -> Array:
     """Arrays of shape (rows,) as one matrix (rows, columns): float64, missing values as NaN; of objects when one holds strings."""
-    out = np.empty((len(arrays[0]), len(arrays)))
-    for index, array in enumerate(arrays):
-        if array.dtype == object and any(isinstance(value, str) for value in array):
-            return np.column_stack([_with_nan(array) if array.dtype == object else array.astype(object) for array in arrays])
-        out[:, index] = array
-    return out
+    if any(array.dtype == object for array in arrays):
+        if any(isinstance(value, str) for array in arrays if array.dtype == object for value in array):
+            return np.column_stack([_with_nan(array.astype(object)) for array in arrays])
+        arrays = [array.astype(np.float64) if array.dtype == object else array for array in arrays]
+    return np.ascontiguousarray(np.concatenate(arrays, dtype=np.float64, casting="unsafe").reshape(len(arrays), -1).T)
 
 
 def frame(arrays: Sequence[Array], names: Sequence[str], categories: Mapping[str, Sequence[Any]] | None = None) -> Any:

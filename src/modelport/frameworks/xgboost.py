@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,9 @@ from modelport.frameworks import Card, Contents, Instance, allowed, tabular
 from modelport.signature import Columns, Field, Signature
 
 _CLASSES = frozenset(
-    f"xgboost.{name}"
-    for name in (
-        "core.Booster", "sklearn.XGBClassifier", "sklearn.XGBModel", "sklearn.XGBRanker", "sklearn.XGBRegressor",
-        "sklearn.XGBRFClassifier", "sklearn.XGBRFRegressor",
-    )
-)  # fmt: skip
+    ["xgboost.core.Booster"]
+    + [f"xgboost.sklearn.XGB{name}" for name in ("Classifier", "Model", "Ranker", "Regressor", "RFClassifier", "RFRegressor")]
+)
 _SHOWN_ROUNDS = 10
 """How many rounds of trees are read for the example values."""
 
@@ -172,7 +170,7 @@ def _categories(booster: Any) -> dict[int, dict[Any, int]]:
         values = entry["values"]
         if "offsets" in entry:
             data, ends = bytes(value & 0xFF for value in values), entry["offsets"]
-            values = [data[begin:end].decode() for begin, end in zip(ends, ends[1:], strict=False)]
+            values = [data[begin:end].decode() for begin, end in pairwise(ends)]
         if values:
             out[index] = {value: code for code, value in enumerate(values)}
     return out
@@ -205,7 +203,8 @@ def _outputs(view: Loaded) -> tuple[Field, ...]:
             return (tabular.label(classes),)
         return tabular.label(classes), tabular.vector("probabilities", classes, dtype="float32")
     if view.task == "labels":
-        return tabular.vector("prediction", size=view.targets, dtype="int64"), tabular.vector("probabilities", size=view.targets, dtype="float32")
+        yes_or_no = tabular.vector("prediction", size=view.targets, dtype="int64")
+        return yes_or_no, tabular.vector("probabilities", size=view.targets, dtype="float32")
     if view.targets > 1:
         return (tabular.vector("prediction", size=view.targets, dtype="float32"),)
     return (Field("score" if view.task == "rank" else "prediction", "number", dtype="float32"),)
