@@ -1,7 +1,7 @@
 // The page at /docs: every operation of openapi.json with its schema and examples, a way to try it, and the call as code.
 
 import { noConnection, parse, pretty, send, sendWithKey, storedKey, storeKey, toJson, trouble } from "./api.js";
-import { codeTabs, copyButton, el, newId } from "./dom.js";
+import { codeTabs, copyButton, el, newId, prose } from "./dom.js";
 import { samples } from "./samples.js";
 
 const METHODS = ["get", "post", "put", "patch", "delete", "head", "options"];
@@ -23,7 +23,7 @@ async function start() {
   document.title = `API: ${api.info.title}`;
   const operations = listOperations(api);
   const cards = new Map(operations.map((operation) => [operation.id, card(api, operation)]));
-  page.replaceChildren(head(api), el("div", { class: "guide" }, contents(operations), el("div", { class: "operations" }, keyBox(api), ...grouped(operations, cards))));
+  page.replaceChildren(head(api), el("div", { class: "guide" }, contents(operations), el("div", { class: "operations" }, keyBox(api), ...grouped(operations, cards), protocols(api))));
   const follow = () => open(cards, decodeURIComponent(location.hash.slice(1)));
   addEventListener("hashchange", follow);
   if (!open(cards, decodeURIComponent(location.hash.slice(1)))) cards.get(operations.find(({ method }) => method === "post")?.id ?? operations[0].id).open = true;
@@ -51,11 +51,6 @@ function head(api) {
     prose(api.info.description, "description"));
 }
 
-function prose(text, name = "prose") {
-  const parts = (text ?? "").split(/\n\s*\n/).filter((part) => part.trim());
-  return parts.length ? el("div", { class: name }, ...parts.map((part) => el("p", {}, part.trim()))) : null;
-}
-
 function contents(operations) {
   const links = byTag(operations).map(([tag, some]) => [
     tag ? el("p", { class: "contents-tag" }, tag) : null,
@@ -66,6 +61,15 @@ function contents(operations) {
 
 function grouped(operations, cards) {
   return byTag(operations).flatMap(([tag, some]) => [tag ? el("h2", { class: "tag" }, tag) : null, ...some.map(({ id }) => cards.get(id))]).filter(Boolean);
+}
+
+/** The protocols of other servers in which the models can be asked too, as the document lists them. */
+function protocols(api) {
+  const list = api["x-modelport"]?.dialects ?? [];
+  if (!list.length) return null;
+  const rows = list.map(({ name, method: verb, path, spec }) => el("li", {}, el("span", { class: "method" }, verb), el("code", { class: "path" }, path),
+    el("a", { class: "about", href: /^https:/.test(spec) ? spec : null, rel: "noreferrer" }, name)));
+  return el("section", { class: "card protocols", "aria-labelledby": "protocols" }, el("h2", { id: "protocols" }, "Also in the protocols of other servers"), el("ul", {}, ...rows));
 }
 
 function byTag(operations) {

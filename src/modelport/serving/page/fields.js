@@ -6,6 +6,7 @@ import { el, newId } from "./dom.js";
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/; // as JSON writes it, to be sent with every digit as typed
 const NEARLY = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 const FEW = { choices: 4, characters: 24 }; // up to these, choices stand side by side rather than in a list
+const bounds = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
 const SENSIBLE = 1e15; // bounds beyond are those of the machine, not of the data: not worth a word
 
 const [ON, OFF] = ["0", "1"]; // the indices of true and false among a boolean's choices
@@ -234,11 +235,10 @@ function hint(field, kind) {
 }
 
 function range({ minimum, maximum }) {
-  const low = minimum !== undefined && Math.abs(minimum) < SENSIBLE;
-  const high = maximum !== undefined && Math.abs(maximum) < SENSIBLE;
-  if (low && high) return `${minimum} to ${maximum}`;
-  if (low) return `${minimum} or more`;
-  return high ? `${maximum} or less` : "";
+  const [low, high] = [minimum, maximum].map((limit) => (limit !== undefined && Math.abs(Number(limit)) < SENSIBLE ? bounds.format(limit) : ""));
+  if (low && high) return `${low} to ${high}`;
+  if (low) return `${low} or more`;
+  return high && `${high} or less`;
 }
 
 /** What the service says of a value, as a sentence; with the remedy where a decimal comma is the cause. */

@@ -2,7 +2,7 @@
 
 import { drawAnswer, sayAnswer } from "./answer.js";
 import { noConnection, parse, pretty, send, sendWithKey, storedKey, trouble } from "./api.js";
-import { codeTabs, copyButton, el, newId } from "./dom.js";
+import { codeTabs, copyButton, el, newId, prose } from "./dom.js";
 import { advice, Input, record } from "./fields.js";
 import { clientSample, samples } from "./samples.js";
 
@@ -21,8 +21,8 @@ async function start() {
   if (reply === null) return showFailure({ title: "The page needs the API key of this service.", detail: "Reload to be asked again." });
   if (!reply.ok) return showFailure(trouble(reply));
   const about = parse(reply.text);
-  document.title = about.models ? "Models" : about.title || about.name;
-  page.replaceChildren(...(about.models ? showModels(about.models) : showService(about)));
+  document.title = about.title || about.name || "Models";
+  page.replaceChildren(...(about.models ? showModels(about) : showService(about)));
 }
 
 function showFailure({ title, detail }) {
@@ -30,12 +30,12 @@ function showFailure({ title, detail }) {
     el("button", { type: "button", class: "main", click: () => location.reload() }, "Try again")));
 }
 
-function showModels(models) {
+function showModels({ models, title, subtitle }) {
   const entries = models.map((model) => el("li", { class: "card" },
     el("h2", {}, el("a", { href: `models/${encodeURIComponent(model.name)}/` }, model.title || model.name)),
     el("p", {}, model.subtitle || ""),
     el("p", { class: "note" }, named(model))));
-  return [header({ title: "Models", subtitle: `${models.length} models are served here.` }), el("ul", { class: "models" }, ...entries)];
+  return [header({ title: title || "Models", subtitle: subtitle || `${models.length} models are served here.` }), el("ul", { class: "models" }, ...entries)];
 }
 
 function showService(about) {
@@ -68,12 +68,11 @@ function showService(about) {
 }
 
 function header(about) {
-  const paragraphs = (about.description || "").split(/\n\s*\n/).filter((part) => part.trim());
   return el("header", {},
     el("div", { class: "head" },
       el("div", {}, el("h1", {}, about.title || about.name), about.subtitle ? el("p", { class: "subtitle" }, about.subtitle) : null),
       el("a", { class: "doc-link", href: "docs" }, "API docs")),
-    paragraphs.length ? el("div", { class: "description" }, ...paragraphs.map((part) => el("p", {}, part.trim()))) : null);
+    prose(about.description, "description"));
 }
 
 function footer(about) {
@@ -156,7 +155,8 @@ class Form {
       count.textContent = `${this.inputs.length} fields`;
       return this.draw();
     }
-    const found = this.inputs.filter((input) => input.name.toLowerCase().includes(words));
+    const found = this.inputs.map((input) => [input.name.toLowerCase().indexOf(words), input]).filter(([at]) => at >= 0)
+      .sort(([at, one], [other, two]) => at - other || one.name.length - two.name.length).map(([, input]) => input);
     const shown = found.slice(0, GROUP);
     count.textContent = found.length > shown.length ? `${shown.length} of ${found.length} found` : `${found.length} found`;
     return this.list.replaceChildren(...shown.map((input) => input.node));
@@ -219,12 +219,17 @@ class Form {
   }
 }
 
-/** Enter predicts from a list too, and Ctrl+Enter from a box of several lines; from the other fields it does so anyway. */
+/** Enter predicts from a list too, and Ctrl+Enter from a box of several lines; from the filter it goes to the first field found. */
 function submitByKey(event) {
-  const enter = event.key === "Enter" && (event.target.tagName === "SELECT" || (event.target.tagName === "TEXTAREA" && (event.ctrlKey || event.metaKey)));
-  if (!enter) return;
-  event.preventDefault();
-  event.currentTarget.requestSubmit();
+  if (event.key !== "Enter") return;
+  const { tagName, type } = event.target;
+  if (type === "search") {
+    event.preventDefault();
+    event.currentTarget.querySelector(".field input, .field select, .field textarea")?.focus();
+  } else if (tagName === "SELECT" || (tagName === "TEXTAREA" && (event.ctrlKey || event.metaKey))) {
+    event.preventDefault();
+    event.currentTarget.requestSubmit();
+  }
 }
 
 /** The answer, its place kept from the start, or what was wrong. */
