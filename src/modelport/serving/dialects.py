@@ -9,7 +9,6 @@ invocations  Amazon SageMaker's container contract: as native, and CSV with or w
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,14 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from modelport.errors import FieldError, InvalidInput, MalformedBody, NotAcceptable, UnsupportedMediaType, pointer
+from modelport.errors import FieldError, InvalidInput, MalformedBody, pointer
 from modelport.serving.inputs import parse_json
+from modelport.serving.negotiation import CSV, JSON, choose, media_type
 from modelport.serving.outputs import csv_table, json_records, to_json
 from modelport.serving.service import Call, Service
 from modelport.signature import Columns, Field, Signature, did_you_mean, to_plain
-
-JSON = "application/json"
-CSV = "text/csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,43 +57,6 @@ def _native(service: Service, request: Request, *, headless: bool) -> Call:
     if wanted == JSON:
         return Call(rows.columns, rows.count, partial(json_records, service.signature, single=rows.single))
     return Call(rows.columns, rows.count, partial(csv_table, service.signature, header=header), f"{CSV}; charset=utf-8")
-
-
-def media_type(content_type: str | None, taken: Sequence[str]) -> str:
-    """The media type of a body. UnsupportedMediaType when it is not one of those taken, or its charset is not UTF-8."""
-    hint = "Send " + " or ".join(f'"Content-Type: {name}"' for name in taken) + " in UTF-8."
-    if content_type is None:
-        raise UnsupportedMediaType("the request has no Content-Type", hint=hint)
-    name, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    if name not in taken:
-        raise UnsupportedMediaType(f"the content type {content_type[:100]!r} is not taken here", hint=hint)
-    for parameter in parameters:
-        key, _, value = parameter.partition("=")
-        if key.strip() == "charset" and value.strip().strip('"') not in ("utf-8", "utf8"):
-            raise UnsupportedMediaType(f"the charset {value[:40]!r} is not taken here", hint=hint)
-    return name
-
-
-def choose(accept: str, offers: Sequence[str]) -> str:
-    """The offer that an Accept header (RFC 9110, section 12.5.1) likes best, the first among equals. NotAcceptable when it likes none."""
-    if not accept or accept == "*/*":
-        return offers[0]
-    weights = [(_weight(accept, offer), -index, offer) for index, offer in enumerate(offers)]
-    weight, _, best = max(weights)
-    if weight <= 0:
-        raise NotAcceptable(f"the answer can be {' or '.join(offers)}, and Accept is {accept[:100]!r}")
-    return best
-
-
-def _weight(accept: str, offer: str) -> float:
-    best = (-1, 0.0)
-    for part in accept.lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        exactness = 2 if name == offer else 1 if name == offer.split("/")[0] + "/*" else 0 if name == "*/*" else -1
-        weight = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
-        if exactness > best[0]:
-            best = (exactness, float(weight) if re.fullmatch(r"[01](\.[0-9]{0,3})?", weight) else 0.0)
-    return best[1]
 
 
 # v1: instances -> predictions

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -34,7 +34,12 @@ def json_records(signature: Signature, columns: Columns | None, *, single: bool)
 
 
 def csv_table(signature: Signature, columns: Columns | None, *, header: bool = True) -> bytes:
-    """The answer as CSV (RFC 4180).
+    """The answer as CSV; no columns is the answer to no rows."""
+    return csv_records(signature.outputs, [] if columns is None else signature.records(columns), header=header)
+
+
+def csv_records(fields: Sequence[Field], records: Sequence[dict[str, Any]], *, header: bool = True) -> bytes:
+    """Records of `fields` as CSV (RFC 4180).
 
     A vector with named elements is one column an element, "probabilities.setosa"; other nested values are JSON in their cell. A text
     that a spreadsheet would run as a formula gets an apostrophe before it; numbers are left alone.
@@ -42,10 +47,9 @@ def csv_table(signature: Signature, columns: Columns | None, *, header: bool = T
     out = io.StringIO(newline="")
     lines = csv.writer(out)
     if header:
-        lines.writerow([_guarded(name) for field in signature.outputs for name in _headings(field)])
-    records = [] if columns is None else signature.records(columns)
+        lines.writerow([_guarded(name) for field in fields for name in _headings(field)])
     for record in records:
-        lines.writerow([cell for field in signature.outputs for cell in _cells(field, record[field.name])])
+        lines.writerow([cell for field in fields for cell in _cells(field, record[field.name])])
     try:
         return out.getvalue().encode()
     except UnicodeEncodeError as error:

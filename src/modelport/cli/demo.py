@@ -1,0 +1,23 @@
+"""`modelport demo`: serve a small model that comes with Modelport, so that nobody needs a model to see what this is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelport.cli.references import Opened
+from modelport.cli.serve import serve, serving_options, settings_of
+
+
+@click.command()
+@serving_options
+def command(**flags: Any) -> None:
+    """Serve the iris flowers: four measures in centimetres to a species, as an ONNX model of 2 kB."""
+    import modelport
+    from modelport.bundle import open_bundle
+
+    settings = settings_of(flags)
+    bundle = open_bundle(Path(modelport.__file__).parent / "demo")
+    serve([Opened(bundle.name, "", bundle)], settings)

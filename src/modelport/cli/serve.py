@@ -1,0 +1,140 @@
+"""`modelport serve`: an API, its docs and a web page, now."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from modelport.cli.references import open_reference, packing_options
+
+if TYPE_CHECKING:
+    from modelport.cli.references import Opened
+    from modelport.serving.service import Service
+    from modelport.serving.settings import Settings
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_SIZE = re.compile(r"([0-9]+)\s*([kmg]?)(i?b)?", re.IGNORECASE)
+
+
+def serving_options(command: _Command) -> _Command:
+    """The flags that say how a service runs; `settings_of` makes its Settings of them."""
+    for option in reversed(
+        (
+            click.option("--host", metavar="ADDRESS", help="The address to listen on: 127.0.0.1, or what Vertex AI needs."),
+            click.option("--port", type=int, metavar="PORT", help="The port: $PORT or 8000; 0 takes a free one."),
+            click.option("--keys", metavar="FILE", help="API keys: a file with one sha256 in hexadecimal a line. Or MODELPORT_API_KEY."),
+            click.option("--public", is_flag=True, help="Anyone who reaches the address may ask."),
+            click.option("--host-name", metavar="NAME", multiple=True, help="A name of the service beside localhost; again for more; * any."),
+            click.option("--cors", metavar="ORIGIN", multiple=True, help="An origin whose pages may call it; again for more; * any."),
+            click.option("--max-body", metavar="SIZE", default="16MB", show_default=True, help="The largest body taken."),
+            click.option("--max-rows", type=click.IntRange(1), default=100_000, show_default=True, help="The most rows in one body."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("refs", nargs=-1, required=True, metavar="REF...")
+@serving_options
+@packing_options
+def command(refs: tuple[str, ...], **flags: Any) -> None:
+    """Serve models: an API, its docs and a web page.
+
+    REF is a model file, a bundle, or a name in the store. Several are served together, each below /models/<name>/.
+
+    \b
+    modelport serve model.pkl
+    modelport serve iris shipping:3 --port 9000
+    MODELPORT_API_KEY=... modelport serve iris --host 0.0.0.0 --host-name api.example.com
+    """
+    settings = settings_of(flags)
+    if len(refs) > 1 and flags.get("name"):
+        raise click.UsageError("--name names one model, and there are several")
+    serve([open_reference(ref, flags) for ref in refs], settings)
+
+
+def serve(opened: Sequence[Opened], settings: Settings) -> None:
+    """Load the models and serve them until told to stop."""
+    from modelport import engines
+    from modelport.serving.server import run
+    from modelport.serving.service import Service
+
+    services = [Service(one.name, one.version, one.bundle, engines.load(one.bundle)) for one in opened]
+
+    def started(host: str, port: int) -> None:
+        if sys.stdout.isatty():
+            click.echo(welcome(services, settings, host, port))
+
+    run(services, settings, started)
+
+
+def settings_of(flags: dict[str, Any]) -> Settings:
+    """The settings that flags and environment state. UsageError for what cannot be meant or would not be safe."""
+    from modelport.serving.settings import Settings, keys_of, read_keys
+
+    environment = os.environ
+    keys = keys_of(environment["MODELPORT_API_KEY"]) if "MODELPORT_API_KEY" in environment else frozenset()
+    if flags["keys"]:
+        keys |= read_keys(Path(flags["keys"]))
+    on_vertex = "AIP_HTTP_PORT" in environment
+    return Settings(
+        # Vertex AI reaches the container from outside, and asks for no key: what stands before it does.
+        host=flags["host"] or ("0.0.0.0" if on_vertex else "127.0.0.1"),  # noqa: S104
+        port=flags["port"] if flags["port"] is not None else _port(environment),
+        keys=keys,
+        public=flags["public"] or on_vertex,
+        host_names=tuple(name.lower() for name in flags["host_name"]),
+        cors=tuple(origin.lower().rstrip("/") for origin in flags["cors"]),
+        max_body_bytes=_bytes(flags["max_body"]),
+        max_rows=flags["max_rows"],
+        title=flags.get("title") or "",
+        subtitle=flags.get("subtitle") or "",
+        description=flags.get("description") or "",
+        predict_route=environment.get("AIP_PREDICT_ROUTE", ""),
+        health_route=environment.get("AIP_HEALTH_ROUTE", ""),
+    )
+
+
+def welcome(services: Sequence[Service], settings: Settings, host: str, port: int) -> str:
+    """What to try, for whoever started the service in a terminal."""
+    from modelport.serving.outputs import to_json
+
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104  only compared with
+    base = f"http://{shown}:{port}"
+    lines = [f"serving {', '.join(service.label.split(' ')[0] for service in services)}", f"  page   {base}/", f"  docs   {base}/docs"]
+    path = "/predict" if len(services) == 1 else f"/models/{services[0].name}/predict"
+    if services[0].examples:
+        key = ' -H "Authorization: Bearer $MODELPORT_API_KEY"' if settings.keys else ""
+        body = shlex.quote(to_json(services[0].examples[0]).decode())
+        lines.append(f"  try    curl {base}{path}{key} -H 'Content-Type: application/json' -d {body}")
+    lines.append("Ctrl+C stops it.")
+    return "\n".join(lines)
+
+
+def _port(environment: Any) -> int:
+    """The port that the platform names: PORT, or Vertex AI's AIP_HTTP_PORT."""
+    from modelport.errors import UsageError
+
+    for name in ("AIP_HTTP_PORT", "PORT"):
+        if name in environment:
+            if not environment[name].isdecimal():
+                raise UsageError(f"{name} is {environment[name]!r}, which is no port")
+            return int(environment[name])
+    return 8000
+
+
+def _bytes(text: str) -> int:
+    """A size such as 16MB or 512k; a kilobyte is 1024 bytes."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or int(match[1]) == 0:
+        raise click.BadParameter(f"{text!r} is no size; one is like 16MB or 512k", param_hint="--max-body")
+    power = " kmg".index(match[2].lower() or " ")
+    return int(match[1]) << 10 * power

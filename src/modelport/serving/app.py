@@ -1,0 +1,281 @@
+"""The paths of a service and what each answers.
+
+The page and its files are read into memory once: no path that a caller names reaches the file system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import mimetypes
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from starlette.routing import Route, Router
+
+from modelport import __version__
+from modelport.errors import MethodNotAllowed, NotFound, Unavailable, UsageError
+from modelport.serving import dialects, openapi
+from modelport.serving.guard import Exchange, Guard, Receive, Scope, Send
+from modelport.serving.logs import Log
+from modelport.serving.negotiation import HTML, JSON, choose, prefers_page
+from modelport.serving.outputs import to_json
+from modelport.serving.problems import Answer
+from modelport.serving.service import Call, Service
+from modelport.serving.settings import Settings
+from modelport.signature import did_you_mean
+
+Decode: TypeAlias = Callable[[Service, dialects.Request], Call]
+Handler: TypeAlias = Callable[[Exchange, Mapping[str, str]], Awaitable[Answer]]
+
+
+def create_app(services: Sequence[Service], settings: Settings, log: Log | None = None) -> Application:
+    """The ASGI application that serves `services`. UsageError when two have one name."""
+    return Application(services, settings, log or Log())
+
+
+def respond(decode: Decode, service: Service, request: dialects.Request) -> tuple[Answer, int]:
+    """A request's bytes answered with bytes, and how many rows that were: the whole contract, without a server around it."""
+    call = decode(service, request)
+    columns = service.engine.predict(call.columns) if call.rows else None
+    return Answer(call.encode(columns), call.content_type), call.rows
+
+
+class Application:
+    """Routes requests to models; the guard stands before it."""
+
+    def __init__(self, services: Sequence[Service], settings: Settings, log: Log) -> None:
+        self.services = {service.name: service for service in services}
+        if len(self.services) < len(services):
+            raise UsageError("two of the models have one name", hint="Serve each under a name of its own: pack it with --name.")
+        self.settings = settings
+        self.draining = False
+        self._only = services[0] if len(services) == 1 else None
+        self._model_thread = ThreadPoolExecutor(1, "model")
+        self._waiting = 0
+        self._documents: dict[str, bytes] = {}
+        endpoints = self._endpoints()
+        self._paths = [path for path in endpoints if "{" not in path]
+        self._router = Router(
+            [Route(path, Endpoint(methods)) for path, methods in endpoints.items()], redirect_slashes=False, default=self._not_found
+        )
+        self._guard = Guard(self._router, settings, log)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._guard(scope, receive, send)
+
+    def _endpoints(self) -> dict[str, dict[str, Handler]]:
+        """Every path, with what answers each of its methods."""
+        page, docs = partial(self._page, "index.html"), partial(self._page, "docs.html")
+        paths: dict[str, dict[str, Handler]] = {
+            "/": {"GET": page},
+            "/docs": {"GET": docs},
+            "/openapi.json": {"GET": self._openapi},
+            "/static/{file}": {"GET": self._static},
+            "/livez": {"GET": self._livez},
+            "/readyz": {"GET": self._readyz},
+            "/models/{name}": {"GET": self._about},
+            "/models/{name}/": {"GET": page},
+            "/models/{name}/docs": {"GET": docs},
+            "/models/{name}/openapi.json": {"GET": self._openapi},
+            "/models/{name}/static/{file}": {"GET": self._static},
+            "/models/{name}/predict": {"POST": partial(self._ask, dialects.native)},
+            "/v2": {"GET": self._v2_server},
+            "/v2/": {"GET": self._v2_server},
+            "/v2/health/live": {"GET": self._v2_live},
+            "/v2/health/ready": {"GET": self._v2_ready},
+            "/v1/models/{name}:predict": {"POST": partial(self._ask, dialects.v1)},
+            "/v1/models/{name}/versions/{version}:predict": {"POST": partial(self._ask, dialects.v1)},
+            "/v1/models/{name}": {"GET": self._v1_status},
+            "/v1/models/{name}/versions/{version}": {"GET": self._v1_status},
+            "/ping": {"GET": self._readyz},
+        }
+        for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+            paths[model] = {"GET": self._v2_model}
+            paths[f"{model}/ready"] = {"GET": self._v2_model_ready}
+            paths[f"{model}/infer"] = {"POST": partial(self._ask, dialects.v2_infer)}
+        if self._only:
+            paths["/predict"] = {"POST": partial(self._ask, dialects.native)}
+            paths["/invocations"] = {"POST": partial(self._ask, dialects.invocations)}
+            if self.settings.predict_route:
+                paths[self.settings.predict_route] = {"POST": partial(self._ask, dialects.v1)}
+        if self.settings.health_route:
+            paths[self.settings.health_route] = {"GET": self._readyz}
+        return paths
+
+    # Answers that ask a model
+
+    async def _ask(self, decode: Decode, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        service = self._service(exchange, path)
+        content_type, accept = exchange.header("content-type"), exchange.header("accept") or ""
+        request = dialects.Request(await exchange.body(), content_type, accept, self.settings.max_rows)
+        if len(request.body) <= service.inline_bytes:
+            answer, exchange.rows = respond(decode, service, request)
+        else:
+            answer, exchange.rows = await self._on_thread(partial(respond, decode, service, request))
+        return answer
+
+    async def _on_thread(self, work: Callable[[], tuple[Answer, int]]) -> tuple[Answer, int]:
+        """Do what takes long where it does not keep health checks waiting."""
+        if self._waiting >= self.settings.max_waiting:
+            raise Unavailable(f"{self._waiting} requests are waiting for the model already")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._model_thread, work)
+        finally:
+            self._waiting -= 1
+
+    def _service(self, exchange: Exchange, path: Mapping[str, str]) -> Service:
+        """The model that a path names, or the only one."""
+        name, version = path.get("name"), path.get("version")
+        service = self._only if name is None else self.services.get(name)
+        if service is None:
+            known = ", ".join(self.services)
+            raise NotFound(f"there is no model {str(name)[:128]!r}{did_you_mean(name, list(self.services))}", hint=f"Served here: {known}.")
+        if version is not None and version != (service.version or "1"):
+            raise NotFound(f"{service.name} is served in version {service.version or '1'}, not {version[:40]!r}")
+        exchange.model = service.label
+        return service
+
+    # Answers that tell of the models
+
+    async def _page(self, file: str, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        if file == "docs.html" or prefers_page(exchange.header("accept") or ""):
+            # With keys, whether there is such a model is not for everyone: the page is the same for all, and what it fetches needs the key.
+            if "name" in path and not self.settings.keys:
+                self._service(exchange, path)
+            return _file(file, exchange)
+        return await self._about(exchange, path)
+
+    async def _about(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        choose(exchange.header("accept") or "", (JSON, HTML))
+        if "name" in path or self._only:
+            return Answer(to_json(describe(self._service(exchange, path), self.settings, alone="name" not in path)))
+        models = [describe(service, self.settings, alone=False) for service in self.services.values()]
+        return Answer(to_json({"models": models, "title": self.settings.title, "subtitle": self.settings.subtitle}))
+
+    async def _openapi(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        name = path.get("name", "")
+        services = [self._service(exchange, path)] if name else list(self.services.values())
+        if name not in self._documents:
+            document = openapi.document(services, self.settings, __version__, nested=bool(name))
+            self._documents[name] = to_json(document)
+        return Answer(self._documents[name])
+
+    async def _static(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        return _file(path["file"], exchange)
+
+    # Health
+
+    def _check_ready(self) -> None:
+        if self.draining:
+            raise Unavailable("the service is stopping")
+        for service in self.services.values():
+            if service.golden_rows is None:
+                raise Unavailable(f"{service.name} has not reproduced its recorded answers")
+
+    async def _livez(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        return Answer(b'{"status":"alive"}')
+
+    async def _readyz(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        self._check_ready()
+        return Answer(b'{"status":"ready"}')
+
+    async def _v2_live(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        return Answer(b'{"live":true}')
+
+    async def _v2_ready(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        self._check_ready()
+        return Answer(b'{"ready":true}')
+
+    async def _v2_model_ready(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        service = self._service(exchange, path)
+        self._check_ready()
+        return Answer(to_json({"name": service.name, "ready": True}))
+
+    # What the dialects tell
+
+    async def _v2_server(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        return Answer(dialects.v2_server(__version__))
+
+    async def _v2_model(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        return Answer(dialects.v2_model(self._service(exchange, path)))
+
+    async def _v1_status(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        return Answer(dialects.v1_status(self._service(exchange, path)))
+
+    async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"][:200]
+        near = did_you_mean(path, [*self._paths, *(f"/models/{name}/predict" for name in self.services)])
+        raise NotFound(f"there is no path {path!r}{near}")
+
+
+class Endpoint:
+    """One path as an ASGI application: its methods, HEAD with GET, OPTIONS, and 405 for the others."""
+
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+        self._handlers = handlers
+        self._allow = ", ".join([*handlers, *(["HEAD"] if "GET" in handlers else []), "OPTIONS"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["modelport"]
+        method = scope["method"]
+        handler = self._handlers.get("GET" if method == "HEAD" else method)
+        if handler is not None:
+            await exchange.answer(await handler(exchange, scope["path_params"]))
+        elif method == "OPTIONS":
+            await exchange.answer(Answer(b"", "", 204, {"Allow": self._allow}))
+        else:
+            error = MethodNotAllowed(f"{scope['path'][:200]} takes {self._allow}, not {method}")
+            await exchange.fail(error, {"Allow": self._allow})
+
+
+def describe(service: Service, settings: Settings, *, alone: bool) -> dict[str, Any]:
+    """What GET / says of a model; with `alone`, its endpoints are those at the root."""
+    base = "" if alone else f"/models/{service.name}"
+    bundle = service.bundle
+    return {
+        "name": service.name,
+        "version": service.version,
+        "digest": bundle.digest,
+        "title": settings.title or bundle.title or service.name,
+        "subtitle": settings.subtitle or bundle.subtitle,
+        "description": settings.description or bundle.description,
+        "framework": bundle.card.framework,
+        "signature": service.signature.to_dict(),
+        "endpoints": {
+            "page": f"{base}/",
+            "predict": f"{base}/predict",
+            "docs": f"{base}/docs",
+            "openapi": f"{base}/openapi.json",
+            "v2": f"/v2/models/{service.name}",
+            "v1": f"/v1/models/{service.name}",
+        },
+    }
+
+
+@cache
+def _files() -> dict[str, tuple[bytes, str, str]]:
+    """The page's files: name -> bytes, type, ETag."""
+    types = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
+    files = {}
+    for path in sorted((Path(__file__).parent / "page").iterdir()):
+        if path.is_file():
+            body = path.read_bytes()
+            kind = types.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+            charset = "; charset=utf-8" if kind.startswith("text/") else ""
+            files[path.name] = (body, kind + charset, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return files
+
+
+def _file(name: str, exchange: Exchange) -> Answer:
+    if name not in _files():
+        raise NotFound(f"there is no file {name[:100]!r}")
+    body, kind, etag = _files()[name]
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if etag in (exchange.header("if-none-match") or ""):
+        return Answer(b"", "", 304, headers)
+    return Answer(body, kind, 200, headers)

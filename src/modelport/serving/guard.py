@@ -1,0 +1,288 @@
+"""What stands before every path: limits, the Host header, API keys, CORS, the headers each answer has, and the line in the log.
+
+It refuses first and asks by the raw path of the request, never by a URL put together from headers (CVE-2026-48710). Whatever is not named
+as open needs the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+from modelport.errors import BodyTooLarge, HeadersTooLarge, RequestTimeout, Unauthorized, UnsupportedMediaType, WrongHost
+from modelport.serving.logs import Log
+from modelport.serving.negotiation import prefers_page
+from modelport.serving.problems import Answer, problem, public
+from modelport.serving.settings import Settings, is_loopback
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN = frozenset({"/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
+"""Paths that need no key: they say whether the service is well, and nothing of the model."""
+_PAGE = re.compile(rb"(/models/[a-z0-9._-]{1,128})?/(docs|static/[a-z0-9._-]{1,64})?")
+"""The page and its files hold no data; what the page shows it fetches, with the key."""
+_HOST = re.compile(rb"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_DRAINED_BYTES = 64 * 2**10
+_LINGER_SECONDS = 2.0
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+_SECURITY = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+
+
+class Guard:
+    """Wraps an ASGI application."""
+
+    def __init__(self, app: App, settings: Settings, log: Log) -> None:
+        self._app, self._settings, self._log = app, settings, log
+        self._open = {path.encode() for path in (*OPEN, settings.health_route) if path}
+        self._hosts = _hosts(settings)
+        self._keys = [bytes.fromhex(key) for key in settings.keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http", "lifespan and websockets are turned off in the server"
+        start = time.perf_counter()
+        exchange = Exchange(scope, receive, send, self._settings)
+        scope["modelport"] = exchange
+        try:
+            preflight = self._check(scope, exchange)
+            if preflight is not None:
+                await exchange.answer(preflight)
+            else:
+                await self._app(scope, exchange.receive, send)
+        except Disconnected:
+            exchange.status = 499
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer and the log the whole story
+            if public(error).status >= 500:
+                self._log.failure(error, exchange.request_id)
+            await exchange.fail(error)
+        finally:
+            self._log.request(
+                request_id=exchange.request_id,
+                method=scope["method"],
+                path=scope["raw_path"].decode("ascii", "replace"),
+                status=exchange.status,
+                seconds=time.perf_counter() - start,
+                rows=exchange.rows,
+                model=exchange.model.split(" ")[0],
+                client=scope["client"][0] if scope.get("client") else "",
+            )
+
+    def _check(self, scope: Scope, exchange: Exchange) -> Answer | None:
+        """Refuse what must be refused; the answer to a CORS preflight, which has no key."""
+        headers = exchange.headers
+        size = sum(len(name) + len(value) + 4 for name, value in scope["headers"]) + len(scope["raw_path"]) + len(scope["query_string"])
+        if size > self._settings.max_header_bytes:
+            raise HeadersTooLarge(f"the request's line and headers are {size} bytes; at most {self._settings.max_header_bytes} are taken")
+        self._check_host([value for name, value in scope["headers"] if name == b"host"], scope["http_version"])
+        if scope["method"] == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers:
+            return _preflight(exchange)
+        if self._keys and not self._is_open(scope, headers):
+            self._check_key(headers)
+        if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+            encoding = headers[b"content-encoding"][:40].decode("latin-1")
+            raise UnsupportedMediaType(f"the content encoding {encoding!r} is not taken here", hint="Send the body as it is.")
+        length = headers.get(b"content-length", b"0")
+        if len(length) > 18 or int(length) > self._settings.max_body_bytes:
+            raise _too_large(self._settings.max_body_bytes)
+        return None
+
+    def _check_host(self, hosts: list[bytes], version: str) -> None:
+        if not hosts and version == "1.0" and self._hosts is None:
+            return
+        match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if match is None:
+            raise WrongHost("the request has no Host header, or one that is no host")
+        name = match[1].decode().lower().rstrip(".")
+        if self._hosts is not None and name not in self._hosts:
+            raise WrongHost(f"{name!r} is not a name of this service", hint=f"If it is one, start it with --host-name {name}.")
+
+    def _is_open(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
+        if scope["method"] not in ("GET", "HEAD"):
+            return False
+        if scope["raw_path"] in self._open:
+            return True
+        match = _PAGE.fullmatch(scope["raw_path"])
+        return match is not None and (bool(match[2]) or prefers_page(headers.get(b"accept", b"").decode("latin-1")))
+
+    def _check_key(self, headers: dict[bytes, bytes]) -> None:
+        scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
+        given = bearer.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        digest = hashlib.sha256(given).digest()
+        matches = [hmac.compare_digest(digest, key) for key in self._keys]
+        if not any(matches):
+            raise Unauthorized(
+                "this service needs an API key, and the request has none that it knows",
+                hint='Send "Authorization: Bearer KEY" or "X-API-Key: KEY".',
+            )
+
+
+class Disconnected(Exception):
+    """The caller went away before the body was there."""
+
+
+class Exchange:
+    """One request and its answer: the id it has, the body as far as it has come, and what the log shall say of it."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, settings: Settings) -> None:
+        self._receive, self._send, self._settings = receive, send, settings
+        self._path = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        """The first of each name."""
+        given = self.headers.get(b"x-request-id", b"")
+        self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid7()
+        self.model = ""
+        """The X-Model header, once it is known which model is asked."""
+        self.rows: int | None = None
+        self.status = 0
+        self._deadline: float | None = None
+        self._received = 0
+        self._complete = b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
+
+    def header(self, name: str) -> str | None:
+        value = self.headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    async def receive(self) -> Message:
+        """The next part of the body. BodyTooLarge by what came, not by what was announced; RequestTimeout; Disconnected."""
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().time() + self._settings.body_timeout_s
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise RequestTimeout(f"the body did not arrive within {self._settings.body_timeout_s:g} s") from None
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        self._received += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        if self._received > self._settings.max_body_bytes:
+            raise _too_large(self._settings.max_body_bytes)
+        return message
+
+    async def body(self) -> bytes:
+        """The whole body."""
+        parts = []
+        while True:
+            message = await self.receive()
+            parts.append(message.get("body", b""))
+            if self._complete:
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def fail(self, error: Exception, headers: dict[str, str] | None = None) -> None:
+        """Answer with an error, unless an answer has begun: then the connection is all that can be ended."""
+        if self.status:
+            raise error
+        await self.answer(problem(error, self._path, self.request_id, headers))
+
+    async def answer(self, answer: Answer) -> None:
+        """Send an answer.
+
+        Where the caller is still sending a body that nobody will read, a short one is read and dropped. Of a long one some is, after the
+        answer: closing at once would reset the connection, and the answer would be lost on its way (RFC 9112, section 9.6).
+        """
+        length = self.headers.get(b"content-length", b"")
+        if not self._complete and 0 < len(length) < 10 and int(length) <= _DRAINED_BYTES:
+            await self._drop(_DRAINED_BYTES)
+        unread = not self._complete
+        self.status = answer.status
+        headers = [(b"content-type", answer.content_type.encode())] if answer.content_type else []
+        if answer.status not in (204, 304):
+            headers.append((b"content-length", str(len(answer.body)).encode()))
+        headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in (answer.headers | self._own_headers()).items()]
+        if "Cache-Control" not in answer.headers:
+            headers.append((b"cache-control", b"no-store"))
+        if unread:
+            headers.append((b"connection", b"close"))
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers + _SECURITY})
+        await self._send({"type": "http.response.body", "body": answer.body, "more_body": unread})
+        if unread:
+            await self._drop(4 * self._settings.max_body_bytes)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _drop(self, most: int) -> None:
+        dropped = 0
+        try:
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while not self._complete and dropped <= most:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    dropped += len(message.get("body", b""))
+                    self._complete = not message.get("more_body", False)
+        except TimeoutError:
+            return
+
+    def _own_headers(self) -> dict[str, str]:
+        headers = {"X-Request-Id": self.request_id}
+        if self.model:
+            headers["X-Model"] = self.model
+        trace = self.headers.get(b"traceparent", b"")
+        if _TRACEPARENT.fullmatch(trace):
+            headers["traceparent"] = trace.decode()
+        origins = self._settings.cors
+        if origins:
+            headers["Vary"] = "Accept, Origin"
+            origin = self.header("origin")
+            if origin is not None and origin != "null" and ("*" in origins or origin in origins):
+                headers["Access-Control-Allow-Origin"] = "*" if "*" in origins else origin
+                headers["Access-Control-Expose-Headers"] = "X-Request-Id, X-Model, traceparent, Retry-After"
+        else:
+            headers["Vary"] = "Accept"
+        return headers
+
+    @property
+    def cors_allowed(self) -> bool:
+        return "Access-Control-Allow-Origin" in self._own_headers()
+
+
+def uuid7() -> str:
+    """A UUID of version 7 (RFC 9562): the time in milliseconds, then chance."""
+    value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _hosts(settings: Settings) -> frozenset[str] | None:
+    """The names that the Host header may have; None is any.
+
+    Where only this machine can connect, a strange Host is a page in its browser that plays at being this service (DNS rebinding). On other
+    addresses the names that lead here are not known, and there is a key or the word --public, so any is taken unless some are named.
+    """
+    if "*" in settings.host_names or not (settings.host_names or is_loopback(settings.host)):
+        return None
+    own = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return frozenset({"localhost", "127.0.0.1", "[::1]", own.lower(), *settings.host_names})
+
+
+def _preflight(exchange: Exchange) -> Answer:
+    headers = {"Access-Control-Max-Age": "600"}
+    if exchange.cors_allowed:
+        headers["Access-Control-Allow-Methods"] = "GET, POST"
+        headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, X-API-Key, X-Request-Id, traceparent"
+    return Answer(b"", "", 204, headers)
+
+
+def _too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {most:,} bytes", hint="Send it in parts, or raise --max-body.")
