@@ -1,0 +1,274 @@
+"""ONNX: graphs that onnxruntime computes, with tabular inputs as fields and classifiers' outputs as labels and probabilities."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelport.errors import ModelFileError
+from modelport.frameworks import Card, Contents, tabular
+from modelport.signature import Columns, Field, Kind, Signature
+
+_DTYPES = {
+    "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16", "tensor(int64)": "int64",
+    "tensor(int32)": "int32", "tensor(int16)": "int16", "tensor(int8)": "int8", "tensor(uint8)": "uint8", "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32", "tensor(uint64)": "uint64", "tensor(bool)": "bool", "tensor(string)": "object",
+}  # fmt: skip
+_TEXT_NODES = frozenset({"TfIdfVectorizer", "Tokenizer", "StringNormalizer"})
+
+
+@dataclass(frozen=True)
+class _Input:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    """Of one row; -1 for a size that is free."""
+    columns: int
+    """How many fields it takes; 0 when it is a field of its own."""
+    flat: bool
+    """Whether its shape is (rows,), with no axis for columns."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A session and what it takes and gives."""
+
+    session: Any
+    source: Path | bytes
+    inputs: tuple[_Input, ...]
+    roles: tuple[str, ...]
+    """What each output of the graph is, in their order: "prediction", "probabilities", "score", or its own name."""
+    one_by_one: bool
+    """Whether the graph takes a single row at a time."""
+
+
+def imports() -> frozenset[str]:
+    """Nothing: an ONNX file is no pickle."""
+    return frozenset()
+
+
+def detect(contents: Contents) -> Card | None:
+    """A graph in an ONNX file."""
+    if contents.format != "onnx":
+        return None
+    root = contents.root
+    known = root["strings"] | root["integers"]
+    labels = [values for key in ("classlabels_strings", "classlabels_int64s") for values in known.get(key, ())]
+    sizes = [one["shape"] for one in root["inputs"]]
+    matrix = len(sizes) == 1 and len(sizes[0]) == 2
+    named = len(sizes) > 1
+    return Card(
+        "onnx",
+        f"onnx {'+'.join(sorted(root['nodes']))[:80]}" if len(root["nodes"]) <= 2 else "onnx graph",
+        "onnxruntime",
+        features=tuple(one["name"] for one in root["inputs"]) if named else (),
+        feature_count=sizes[0][1] if matrix else len(sizes) or None,
+        classes=tuple(labels[0]) if labels else (),
+        details={
+            "producer": f"{root['producer_name']} {root['producer_version']}".strip(),
+            "opsets": dict(root["opsets"]),
+            "nodes": dict(root["nodes"]),
+            "external_data": list(root["external_data"]),
+        },
+    )
+
+
+def load(path: Path, card: Card) -> Loaded:
+    """The graph in a session of one thread on the CPU. ModelFileError when onnxruntime does not take it."""
+    try:
+        return _open(path)
+    except ModelFileError:
+        raise
+    except Exception as error:
+        raise _refused(path.name, error) from error
+
+
+def _refused(name: str, error: Exception) -> ModelFileError:
+    text = tabular.first_line(error)
+    if "locale" in str(error):
+        return ModelFileError(
+            f"{name} wants a locale that this machine does not have: {text}",
+            hint="Convert it with the option locale='C' of skl2onnx's text converter, or install the locale.",
+        )
+    if "opset" in str(error) or "IR version" in str(error):
+        return ModelFileError(f"{name} is newer than the installed onnxruntime: {text}", hint="pip install --upgrade onnxruntime")
+    return ModelFileError(f"onnxruntime does not take {name}: {text}", hint="Check it with onnx.checker.check_model, or export it again.")
+
+
+def _open(source: Path | bytes) -> Loaded:
+    ort = tabular.library("onnxruntime", "onnxruntime", "onnx")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # 4 is fatal alone: what is wrong is raised too, and some exporters' shapes draw a warning at each call
+    options.log_severity_level = 4
+    session = ort.InferenceSession(source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()
+    return Loaded(
+        session=session,
+        source=source,
+        inputs=tuple(_input(one, alone=len(given) == 1) for one in given),
+        roles=_roles(session.get_outputs()),
+        one_by_one=any(one.shape[:1] == [1] for one in given),
+    )
+
+
+def _roles(given: Any) -> tuple[str, ...]:
+    """A label with probabilities or with a score behind it is a classifier's or an outlier detector's answer, as converters write them."""
+    names = [one.name for one in given]
+    if len(given) > 1 and given[0].type in ("tensor(int64)", "tensor(string)", "tensor(int32)", "tensor(bool)"):
+        if given[1].type.startswith("seq(map(") or "prob" in names[1].lower():
+            return ("prediction", "probabilities", *names[2:])
+        if names[1] in ("score", "scores") and given[1].shape[1:] == [1]:
+            return ("prediction", "score", *names[2:])
+    return ("prediction", *(name if name != "prediction" else "prediction_1" for name in names[1:]))
+
+
+def _input(given: Any, *, alone: bool) -> _Input:
+    if given.type not in _DTYPES:
+        what = f"input {given.name!r} of the graph is a {given.type}; Modelport takes tensors"
+        raise ModelFileError(what, hint="Export it with tensors alone.")
+    shape = tuple(size if isinstance(size, int) else -1 for size in given.shape[1:])
+    width = shape[0] if len(shape) == 1 else 1 if not shape else 0
+    columns = max(width, 0) if alone or width == 1 else 0
+    return _Input(given.name, _DTYPES[given.type], shape, columns, flat=not shape)
+
+
+@tabular.PerModel
+def _opened(model: Any) -> Loaded:
+    """A session of a graph in memory: an onnx.ModelProto."""
+    return _open(model.SerializeToString())
+
+
+def _view(model: Any) -> Loaded:
+    return model if isinstance(model, Loaded) else _opened(model)
+
+
+def describe(model: Any, card: Card) -> Signature:
+    """The signature of a graph. A single matrix (rows, k) is k fields; an input of one value a row is a field; any other is a tensor.
+
+    What it answers is found by asking it once with a row of zeros. The labels of a classifier stand in the file or in its answer.
+    """
+    view = _view(model)
+    nodes = set(card.details.get("nodes", ()))
+    nullable = _takes_missing(view, nodes)
+    inputs = []
+    for one in view.inputs:
+        kind = _kind(one.dtype, text=bool(_TEXT_NODES & nodes))
+        if not one.columns:
+            inputs.append(Field(one.name, "tensor", dtype=one.dtype, shape=one.shape))
+            continue
+        for name in _names(view, one):
+            dtype = one.dtype if kind == "number" else None
+            inputs.append(Field(name, kind, dtype=dtype, nullable=nullable and kind == "number"))
+    return Signature(tuple(inputs), _outputs(view, card.classes))
+
+
+def _kind(dtype: str, *, text: bool) -> Kind:
+    if dtype == "object":
+        return "text" if text else "string"
+    if dtype == "bool":
+        return "boolean"
+    return "number" if dtype.startswith("float") else "integer"
+
+
+def _names(view: Loaded, one: _Input) -> tuple[str, ...]:
+    """The fields that an input takes."""
+    return tabular.numbered(one.columns) if len(view.inputs) == 1 and one.columns > 1 else (one.name,)
+
+
+def _takes_missing(view: Loaded, nodes: set[str]) -> bool:
+    """Whether the graph was made to take missing values: it imputes, or boosted trees were converted that know where NaN goes.
+
+    Any graph computes something of NaN; here it must be a number as well.
+    """
+    boosted = view.session.get_modelmeta().producer_name in ("OnnxMLTools", "CatBoost") and "TreeEnsembleClassifier" in nodes | {
+        node.replace("Regressor", "Classifier") for node in nodes
+    }
+    if "Imputer" not in nodes and not boosted:
+        return False
+    answers = _run(view, _zeros(view, missing=True))
+    return all(answer.dtype.kind != "f" or bool(np.isfinite(answer).all()) for answer in map(_array, answers))
+
+
+def _zeros(view: Loaded, *, missing: bool = False) -> dict[str, Any]:
+    """A row of zeros, empty texts, or missing values."""
+    feed = {}
+    for one in view.inputs:
+        fill: Any = "" if one.dtype == "object" else np.nan if missing and one.dtype.startswith("float") else 0
+        feed[one.name] = np.full((1, *(max(size, 1) for size in one.shape)), fill, dtype=one.dtype)
+    return feed
+
+
+def _outputs(view: Loaded, classes: tuple[Any, ...]) -> tuple[Field, ...]:
+    raw = _run(view, _zeros(view))
+    if "probabilities" in view.roles:
+        chances = raw[1]
+        labels = tuple(chances[0]) if isinstance(chances, list) else classes
+        classes = labels if len(labels) == _array(chances).shape[1] else ()
+    fields = []
+    for role, answer in zip(view.roles, map(_array, raw), strict=True):
+        if role == "prediction" and "probabilities" in view.roles and classes:
+            fields.append(tabular.label(classes))
+        elif role == "prediction" and "score" in view.roles:
+            fields.append(tabular.label((1, -1)))
+        elif answer.ndim == 2:
+            fields.append(tabular.vector(role, classes if role == "probabilities" else (), answer.shape[1], str(answer.dtype)))
+        elif answer.ndim > 2:
+            fields.append(Field(role, "tensor", dtype=str(answer.dtype), shape=answer.shape[1:]))
+        elif answer.dtype.kind == "f":
+            fields.append(Field(role, "number", dtype=str(answer.dtype)))
+        else:
+            fields.append(Field(role, _kind(str(answer.dtype), text=False)))
+    return tuple(fields)
+
+
+def predict(model: Any, columns: Columns, signature: Signature) -> Columns:
+    """The answers as arrays called by the names that `describe` gave the outputs."""
+    view = _view(model)
+    names = [name for one in view.inputs for name in _names(view, one)]
+    arrays = iter(tabular.ordered(columns, names, signature))
+    feed = {}
+    for one in view.inputs:
+        mine = [next(arrays) for _ in _names(view, one)]
+        rows = mine[0] if one.flat or not one.columns else np.stack(mine, axis=1)
+        feed[one.name] = rows.astype(one.dtype)
+    return dict(zip(view.roles, map(_array, _run(view, feed)), strict=True))
+
+
+def _run(view: Loaded, feed: dict[str, Any]) -> list[Any]:
+    """What the graph gives for each output: an array, or the list of dicts that a ZipMap makes."""
+    rows = len(next(iter(feed.values())))
+    if not view.one_by_one or rows == 1:
+        return list(view.session.run(None, feed))
+    each = [view.session.run(None, {name: array[row : row + 1] for name, array in feed.items()}) for row in range(rows)]
+    return [list(chain(*parts)) if isinstance(parts[0], list) else np.concatenate(parts) for parts in zip(*each, strict=True)]
+
+
+def _array(answer: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """An output as an array: probabilities out of dicts by label; a column of one value a row without its second axis."""
+    if isinstance(answer, list):
+        return np.array([list(row.values()) for row in answer], dtype=np.float32)
+    array = np.asarray(answer)
+    return array.ravel() if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def save(model: Any, card: Card, folder: Path) -> str | None:
+    """The graph as it is: ONNX holds no code."""
+    source = _view(model).source
+    if isinstance(source, bytes):
+        (folder / "model.onnx").write_bytes(source)
+    else:
+        shutil.copyfile(source, folder / "model.onnx")
+        for name in card.details.get("external_data", ()):
+            shutil.copyfile(source.parent / name, folder / name)
+    return "model.onnx"
+
+
+def requirements(model: Any, card: Card) -> tuple[str, ...]:
+    """What it needs: onnxruntime and numpy."""
+    return ("onnxruntime", "numpy")
