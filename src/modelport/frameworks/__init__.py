@@ -63,6 +63,9 @@ class Contents:
     """The pickle protocol: the highest its opcodes say."""
     imports: tuple[str, ...] = ()
     """Every "module.name" a pickle would import, sorted."""
+    calls: tuple[str, ...] = ()
+    """Those of them it would call with arguments, or hand to a call, sorted. Objects are mostly made without: then only their state is
+    set, by the class's own `__setstate__` if it has one."""
     root: Any = None
     """What the file holds, by format. Every key stands there always, with "", {}, [] or None for what the file does not say.
 
@@ -166,7 +169,10 @@ class Framework(Protocol):
     """What a module must offer to be a framework. `modelport.testing` proves that one does."""
 
     def imports(self) -> frozenset[str]:
-        """The "module.name"s that a pickle of this framework may import without being trusted by hand."""
+        """The "module.name"s that a pickle of this framework may import without being trusted by hand.
+
+        With "()" behind the name, it may be called with arguments, too: "numpy.dtype()".
+        """
         ...
 
     def detect(self, contents: Contents) -> Card | None:

@@ -1,0 +1,74 @@
+"""What a model file holds, read without running it.
+
+`read` gives the contents in this process, for who is about to load the file; `inspect` reads in a child process with limits, for
+people, and says what the contents mean for loading the file here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelport.frameworks import Card, Contents
+
+if TYPE_CHECKING:
+    from modelport.inspection.report import Inspection as Inspection
+
+PICKLES = frozenset({"pickle", "joblib", "torch-zip", "torch-legacy", "skops"})
+"""The formats that name what they import."""
+
+
+def inspect(path: str | Path) -> Inspection:
+    """What the file at `path` holds, read in a child process with bounded memory and time.
+
+    ModelFileError in one line for what is no whole model file, as `read`; and for a bomb.
+
+    >>> modelport.inspect("model.pkl").card.version
+    '1.9.1'
+    """
+    from modelport.inspection.child import inspect_in_child
+
+    return inspect_in_child(Path(path))
+
+
+def read(path: Path) -> Contents:
+    """What the file at `path` holds, read in this process and with nothing of it run.
+
+    ModelFileError, in one line, for a file that is missing, a folder, empty, cut short, damaged, of no known kind or a bomb; MissingLibrary
+    when what is needed to unpack it is not installed.
+    """
+    from modelport.inspection.files import read as read_file
+
+    return read_file(path)
+
+
+def card(contents: Contents) -> Card | None:
+    """The card of the first framework that knows the contents, in the order of `plugins.framework_names`; None when none does."""
+    from modelport.plugins import framework, framework_names
+
+    for name in framework_names():
+        detect: Callable[[Contents], Card | None] | None = getattr(framework(name), "detect", None)
+        found = detect(contents) if detect else None
+        if found is not None:
+            return found
+    return None
+
+
+def refused(contents: Contents, card: Card | None) -> tuple[str, ...]:
+    """What loading the file would run beyond the allow-list of its framework; empty for formats that run nothing.
+
+    A name that may be imported and not called with arguments stands there with "()". For Keras these are the layers that hold code. A
+    .py file is code as a whole, and who names it means to run it: nothing of it is listed.
+    """
+    if contents.format == "keras":
+        return tuple(f"Python code in the layer {name}" for name in contents.root["code"])
+    if contents.format not in PICKLES:
+        return ()
+    from modelport.frameworks import allowed
+    from modelport.plugins import framework
+
+    names = framework(card.framework).imports() if card else allowed.names()
+    unknown = [name for name in contents.imports if name not in names]
+    called = [f"{name}()" for name in contents.calls if name in names and f"{name}()" not in names]
+    return (*unknown, *called)

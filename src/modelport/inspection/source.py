@@ -1,0 +1,57 @@
+"""What a Python file defines, read from its syntax and not run."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from typing import Any
+
+from modelport.inspection.bounds import Malformed
+
+_BYTES = 10 * 1024**2
+
+
+def from_source(data: bytes) -> dict[str, Any]:
+    """The root of `Contents` for the format python. Malformed when it does not parse."""
+    if len(data) > _BYTES:
+        raise Malformed(f"is a bomb: {len(data) // 1024**2} MB of Python")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(data)
+    except SyntaxError as error:
+        raise Malformed(f"is no Python: line {error.lineno}: {error.msg}") from None
+    functions = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return {
+        "doc": ast.get_docstring(tree) or "",
+        "functions": [_function(node) for node in functions],
+        "classes": [node.name for node in tree.body if isinstance(node, ast.ClassDef)],
+        "imports": sorted(set(_imports(tree))),
+    }
+
+
+def _function(node: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, Any]:
+    positional = [*node.args.posonlyargs, *node.args.args]
+    defaults = [None] * (len(positional) - len(node.args.defaults)) + list(node.args.defaults)
+    parameters = [*zip(positional, defaults, strict=True), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+    return {
+        "name": node.name,
+        "line": node.lineno,
+        "doc": ast.get_docstring(node) or "",
+        "parameters": [{"name": arg.arg, "annotation": _text(arg.annotation), "default": _text(default)} for arg, default in parameters],
+        "returns": _text(node.returns),
+    }
+
+
+def _text(node: ast.expr | None) -> str | None:
+    return None if node is None else ast.unparse(node)
+
+
+def _imports(tree: ast.Module) -> list[str]:
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.append(node.module)
+    return found
