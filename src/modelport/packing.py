@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 from typing import Any
@@ -288,12 +289,17 @@ def _pins(names: Sequence[str]) -> str:
 def _installed(requirement: str) -> Distribution | None:
     """The installed distribution of a requirement: itself, or the one that gives the same import (xgboost-cpu for xgboost)."""
     name = re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0]
-    for candidate in (name, *packages_distributions().get(name, [])):
-        try:
-            return distribution(candidate)
-        except PackageNotFoundError:
-            continue
-    return None
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        others = _distributions_by_import().get(name, [])
+        return distribution(others[0]) if others else None
+
+
+@cache
+def _distributions_by_import() -> Mapping[str, list[str]]:
+    """Reads every installed file's name: slow, and seldom needed."""
+    return packages_distributions()
 
 
 def _slug(text: str) -> str:
