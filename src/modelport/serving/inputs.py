@@ -25,10 +25,14 @@ from modelport.signature import MAX_ERRORS, Columns, Field, Signature, WrongValu
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _HALF_PAIR = re.compile(r"\\u[dD][89abcdefABCDEF]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NO_KEY = re.compile(r'[\\"\x00-\x1f]')
+"""What a name must not hold for msgspec to take it as a key."""
 _LONGEST_INTEGER = 4000
 """Digits. Python refuses to read integers much longer than this; no field holds one anyway."""
 _MAX_STRUCT_FIELDS = 256
 """A struct looks its fields up one after the other: beyond this a body in another order would cost too much."""
+_STRUCT_NAME = re.compile(r'[^"\\\x00-\x1f]+')
+"""What msgspec takes as the name of a struct's field in JSON."""
 _SCALAR = bool | int | float | str
 
 
@@ -215,7 +219,8 @@ def _reader(signature: Signature) -> _Reader | None:
         same = len({field.dtype for field in fields}) == 1
         return _WideReader(fields) if numbers and same else None
     types = [_type(field) for field in fields]
-    return _StructReader(fields, types) if fields and None not in types else None
+    names = all(_STRUCT_NAME.fullmatch(field.name) for field in fields)
+    return _StructReader(fields, types) if fields and names and None not in types else None
 
 
 class _StructReader:
