@@ -44,7 +44,7 @@ class _View:
 
 def imports() -> frozenset[str]:
     """The names that a pickle of a CatBoost model may import."""
-    return allowed.names("catboost", "numpy")
+    return allowed.names("catboost", "joblib")
 
 
 def detect(contents: Contents) -> Card | None:
@@ -55,11 +55,9 @@ def detect(contents: Contents) -> Card | None:
         if not isinstance(root, Instance) or root.cls not in _CLASSES:
             return None
         cls = root.cls
-        values = root.state.values() if isinstance(root.state, dict) else ()
-        blob = next((value for value in values if isinstance(value, dict) and value.get("format") == "catboost-cbm"), None)
-        if blob is None:
+        root = tabular.embedded(root, "catboost-cbm")
+        if root is None:
             return Card("catboost", cls, "catboost")
-        root = blob["root"]
     names = tuple(feature["name"] for feature in root["features"])
     loss = root["params"].get("loss_function", {})
     loss = loss.get("type", "") if isinstance(loss, dict) else str(loss)
@@ -70,7 +68,7 @@ def detect(contents: Contents) -> Card | None:
         version=root["release"],
         features=names if _named(names) else (),
         feature_count=len(names) or None,
-        classes=tabular.plain(root["class_names"]),
+        classes=tabular.labels(root["class_names"]),
         details={"objective": loss, "trees": root["trees"]},
     )
 

@@ -41,32 +41,35 @@ class Loaded:
 
 def imports() -> frozenset[str]:
     """The names that a pickle of a LightGBM model may import."""
-    return allowed.names("lightgbm", "sklearn", "numpy")
+    return allowed.names("lightgbm", "sklearn", "joblib")
 
 
 def detect(contents: Contents) -> Card | None:
     """A booster or a scikit-learn class of LightGBM, in a pickle or in LightGBM's text."""
     if contents.format == "lightgbm-text":
-        labels = contents.root["header"].get(_LABELS.rstrip("="))
-        return _card(contents.root, "lightgbm.basic.Booster", tuple(json.loads(labels)) if labels else ())
+        return _card(contents.root, "lightgbm.basic.Booster", _labels(contents.root["header"].get(_LABELS.rstrip("="), "[]")))
     root = contents.root
     if not isinstance(root, Instance) or root.cls not in _CLASSES:
         return None
     booster = root if root.cls == "lightgbm.basic.Booster" else root.get("_Booster")
-    text = booster.get("handle") if isinstance(booster, Instance) else None
     encoder = root.get("_le")
-    classes = encoder.get("classes_") if isinstance(encoder, Instance) else root.get("_classes")
-    labels = tabular.plain(classes) if isinstance(classes, np.ndarray) else ()
-    if isinstance(text, dict) and "root" in text:
-        return _card(text["root"], root.cls, labels)
-    return Card("lightgbm", root.cls, "lightgbm", classes=labels)
+    labels = tabular.labels(encoder.get("classes_") if isinstance(encoder, Instance) else None)
+    raw = tabular.embedded(booster, "lightgbm-text")
+    return Card("lightgbm", root.cls, "lightgbm", classes=labels) if raw is None else _card(raw, root.cls, labels)
+
+
+def _labels(text: str) -> tuple[Any, ...]:
+    try:
+        return tabular.labels(json.loads(text))
+    except ValueError:
+        return ()
 
 
 def _card(raw: Mapping[str, Any], cls: str, labels: tuple[Any, ...]) -> Card:
     task = _task(raw["objective"])
     names = tuple(raw["feature_names"])
     if not labels and task in ("binary", "multiclass"):
-        labels = tuple(range(max(2, raw["num_class"] or 0)))
+        labels = tuple(range(min(max(2, raw["num_class"] or 0), tabular.MAX_CLASSES)))
     return Card(
         "lightgbm",
         cls,
@@ -93,8 +96,7 @@ def load(path: Path, card: Card) -> Loaded:
     except Exception as error:
         raise tabular.not_loaded(path, error) from error
     head = text[: text.find("\n\n")].splitlines()
-    labels = next((json.loads(line.removeprefix(_LABELS)) for line in head if line.startswith(_LABELS)), None)
-    return _loaded(booster, labels)
+    return _loaded(booster, next((_labels(line.removeprefix(_LABELS)) for line in head if line.startswith(_LABELS)), None))
 
 
 @tabular.PerModel

@@ -64,11 +64,11 @@ def detect(contents: Contents) -> Card | None:
     named = len(sizes) > 1
     return Card(
         "onnx",
-        f"onnx {'+'.join(sorted(root['nodes']))[:80]}" if len(root["nodes"]) <= 2 else "onnx graph",
+        "onnx.ModelProto",
         "onnxruntime",
         features=tuple(one["name"] for one in root["inputs"]) if named else (),
         feature_count=sizes[0][1] if matrix else len(sizes) or None,
-        classes=tuple(labels[0]) if labels else (),
+        classes=tabular.labels(labels[0]) if labels else (),
         details={
             "producer": f"{root['producer_name']} {root['producer_version']}".strip(),
             "opsets": dict(root["opsets"]),

@@ -65,12 +65,14 @@ class _View:
     takes: str
     """"matrix", "frame", "texts", or the name of the framework whose model it is, in the wrapping of a search."""
     names: tuple[str, ...]
+    named: bool
+    """Whether it was trained on a frame."""
     categories: Mapping[str, tuple[Any, ...]]
 
 
 def imports() -> frozenset[str]:
     """The names that a pickle of a scikit-learn model may import; pipelines hold models of the other libraries too."""
-    return allowed.names("sklearn", "xgboost", "lightgbm", "catboost", "pandas", "scipy", "numpy")
+    return allowed.names("sklearn", "xgboost", "lightgbm", "catboost", "scipy", "pandas", "joblib")
 
 
 def detect(contents: Contents) -> Card | None:
@@ -80,22 +82,35 @@ def detect(contents: Contents) -> Card | None:
         return None
     if not (root.cls.startswith("sklearn.") or root.get("_sklearn_version")) or root.cls.startswith("sklearn.utils."):
         return None
-    inside = list(instances(root))
-    names = _first_of(inside, "feature_names_in_")
-    count = _first_of(inside, "n_features_in_")
+    first, last = list(_way(root, 0)), list(_way(root, -1))
+    names = _first_of(first, "feature_names_in_")
+    count = _first_of(first, "n_features_in_")
     shape = root.get("shape_fit_")
-    classes = _first_of(inside, "classes_")
-    version = _first_of(inside, "_sklearn_version")
+    if count is None and isinstance(shape, tuple) and len(shape) == 2:
+        count = shape[1]
+    classes = _first_of(last, "classes_")
+    version = _first_of(list(instances(root)), "_sklearn_version")
     return Card(
         "sklearn",
         root.cls,
         "scikit-learn",
         version=version if isinstance(version, str) else None,
-        features=tuple(map(str, names)) if isinstance(names, np.ndarray) else (),
-        feature_count=int(count) if isinstance(count, int | np.integer) else int(shape[1]) if shape else None,
-        classes=tabular.plain(classes) if isinstance(classes, np.ndarray) and classes.ndim == 1 else (),
+        features=tuple(map(str, tabular.labels(names))),
+        feature_count=tabular.whole(count) or None,
+        classes=tabular.labels(classes),
         details=_details(root),
     )
+
+
+def _way(held: Any, step: int) -> Iterator[Instance]:
+    """An estimator and what it leads to: the best one of a search, the first or last step of a pipeline."""
+    seen = set()
+    while isinstance(held, Instance) and id(held) not in seen:
+        seen.add(id(held))
+        yield held
+        steps = held.get("steps")
+        pair = steps[step] if isinstance(steps, list) and steps else None
+        held = pair[1] if isinstance(pair, tuple) and len(pair) == 2 else held.get("best_estimator_")
 
 
 def _first_of(found: Sequence[Instance], attribute: str) -> Any:
@@ -103,15 +118,18 @@ def _first_of(found: Sequence[Instance], attribute: str) -> Any:
 
 
 def _details(root: Instance) -> dict[str, Any]:
-    best = root.get("best_estimator_")
-    if isinstance(best, Instance):
-        return {"best": best.cls.rpartition(".")[2]} | _details(best)
-    steps = root.get("steps")
-    if isinstance(steps, list):
-        held = [step[1] for step in steps if isinstance(step, tuple) and len(step) == 2]
-        return {"steps": [step.cls.rpartition(".")[2] if isinstance(step, Instance) else str(step) for step in held]}
-    trees = root.get("estimators_")
-    return {"trees": len(trees)} if isinstance(trees, list) and root.get("n_estimators") is not None else {}
+    """The steps of a pipeline, the best one of a search, the number of trees."""
+    details: dict[str, Any] = {}
+    for one in _way(root, -1):
+        steps, trees = one.get("steps"), one.get("estimators_")
+        if one is not root and "steps" not in details:
+            details["best"] = one.cls.rpartition(".")[2]
+        if isinstance(steps, list):
+            held = [step[1] for step in steps if isinstance(step, tuple) and len(step) == 2]
+            details["steps"] = [step.cls.rpartition(".")[2] if isinstance(step, Instance) else str(step) for step in held]
+        elif isinstance(trees, list) and one.get("n_estimators") is not None:
+            details["trees"] = len(trees)
+    return details
 
 
 # Loading
@@ -182,14 +200,15 @@ def _view(model: Any) -> _View:
     while hasattr(estimator, "best_estimator_"):
         estimator = estimator.best_estimator_
     if _package(estimator) in _OTHERS:
-        return _View((), estimator, (), _package(estimator), (), {})
+        return _View((), estimator, (), _package(estimator), (), named=False, categories={})
     known = _columns(estimator)
     _learn(estimator, known)
     columns = tuple(column for column in known if column.used)
     categories = {column.name: column.categories for column in columns if column.categories is not None}
+    named = getattr(estimator, "feature_names_in_", None) is not None
     if columns and columns[0].kind == "text" and _takes_text(estimator):
         takes = "texts"
-    elif columns and getattr(estimator, "feature_names_in_", None) is None:
+    elif columns and not named:
         takes = "matrix"
     elif columns and len(columns) == len(known) and not categories and _positional(estimator, columns):
         takes = "matrix"
@@ -201,7 +220,7 @@ def _view(model: Any) -> _View:
         inner = [step for _, step in estimator.steps if step is not None and not isinstance(step, str)]
         steps += inner[:-1]
         estimator = inner[-1]
-    return _View(tuple(steps), estimator, columns, takes, tuple(column.name for column in columns), categories)
+    return _View(tuple(steps), estimator, columns, takes, tuple(column.name for column in columns), named, categories)
 
 
 def _check_fitted(model: Any) -> None:
@@ -563,7 +582,7 @@ def _given(view: _View, columns: Columns, signature: Signature) -> Any:
     arrays = tabular.ordered(columns, names, signature)
     if view.takes == "texts":
         return arrays[0].tolist()
-    return tabular.matrix(arrays) if view.takes == "matrix" else tabular.frame(arrays, names, view.categories)
+    return tabular.frame(arrays, names, view.categories) if view.takes == "frame" else tabular.matrix(arrays, by_column=view.named)
 
 
 def _answers(view: _View, rows: Any) -> Columns:

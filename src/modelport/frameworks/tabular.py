@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from modelport.errors import MissingLibrary, ModelFileError, SignatureError, VersionMismatch
-from modelport.frameworks import Card
+from modelport.frameworks import Card, Instance
 from modelport.signature import Columns, Field, Signature
 
 Model = TypeVar("Model")
@@ -64,37 +64,37 @@ def library(module: str, distribution: str, extra: str) -> Any:
 def unpickled(path: Path, card: Card) -> Any:
     """The object in a pickle or joblib file, compressed or not. Runs what the pickle says: the caller has checked that it may.
 
-    VersionMismatch when scikit-learn says that another version of it wrote the object; ModelFileError, with the cause in one line, when it
-    does not load. What a library warns of besides that while it loads is of no use to who serves the model, and is dropped.
+    VersionMismatch when scikit-learn finds a part written by a minor version that is neither the installed one nor, as the caller has
+    seen and accepted, the card's; ModelFileError, with the cause in one line, when it does not load. What else a library warns of while it
+    loads is of no use to who serves the model, and is dropped.
     """
-    inconsistent = _inconsistent_version_warning()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if inconsistent is not None:
-                warnings.simplefilter("error", inconsistent)
-            if find_spec("joblib") is not None:
-                import joblib
-
-                return joblib.load(path)
-            with path.open("rb") as file:
-                return pickle.load(file)  # noqa: S301 the caller has checked what it would import
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            model = _unpickled(path)
     except Exception as error:
-        if inconsistent is not None and isinstance(error, inconsistent):
-            raise VersionMismatch(
-                f"{path.name} was written by scikit-learn {error.original_sklearn_version}, "
-                f"you have {error.current_sklearn_version}: its answers may differ",
-                hint=f"Install that version: pip install scikit-learn=={error.original_sklearn_version}",
-            ) from error
         raise _not_loaded(path, card, error) from error
+    for warning in (one.message for one in told):
+        wrote, here = getattr(warning, "original_sklearn_version", None), getattr(warning, "current_sklearn_version", None)
+        if card.library == "scikit-learn" and wrote and _minor(wrote) not in (_minor(str(here)), _minor(card.version or "")):
+            raise VersionMismatch(
+                f"{path.name} was written by scikit-learn {wrote}, you have {here}: its answers may differ",
+                hint=f"Install that version: pip install scikit-learn=={wrote}",
+            )
+    return model
 
 
-def _inconsistent_version_warning() -> Any:
-    if find_spec("sklearn") is None:
-        return None
-    from sklearn.exceptions import InconsistentVersionWarning
+def _unpickled(path: Path) -> Any:
+    if find_spec("joblib") is not None:
+        import joblib
 
-    return InconsistentVersionWarning
+        return joblib.load(path)
+    with path.open("rb") as file:
+        return pickle.load(file)  # noqa: S301 the caller has checked what it would import
+
+
+def _minor(version: str) -> list[str]:
+    return version.split(".")[:2]
 
 
 def _not_loaded(path: Path, card: Card, error: Exception) -> ModelFileError:
@@ -143,6 +143,27 @@ def distributions(packages: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({known[package][0] for package in packages if package in known}))
 
 
+def embedded(instance: Any, *formats: str) -> Any:
+    """The header of the model in a library's own format that a pickled object carries in its state; None when it carries none."""
+    state = instance.state if isinstance(instance, Instance) and isinstance(instance.state, dict) else {}
+    return next((value["root"] for value in state.values() if isinstance(value, dict) and value.get("format") in formats), None)
+
+
+MAX_CLASSES = 100_000
+"""More classes than any model has: a file that speaks of more is damaged, or made to be."""
+
+
+def labels(classes: Any) -> tuple[Any, ...]:
+    """The class labels in what a file holds for them, as plain values; none when it holds anything but a list of such."""
+    values = plain(classes) if isinstance(classes, np.ndarray | list | tuple) and len(classes) <= MAX_CLASSES else ()
+    return values if all(isinstance(value, str | int | float) for value in values) else ()
+
+
+def whole(text: Any) -> int:
+    """The integer that a header of a file gives, as a number or in digits; 0 when it is none."""
+    return int(text) if isinstance(text, int | np.integer) or (isinstance(text, str) and text.isdecimal() and len(text) < 10) else 0
+
+
 def check_fitted(model: Any) -> None:
     """ModelFileError when a model has not been trained."""
     asked = getattr(model, "__sklearn_is_fitted__", None) or getattr(model, "is_fitted", None)
@@ -175,13 +196,17 @@ def ordered(columns: Columns, names: Sequence[str], signature: Signature) -> lis
         return [columns[field.name] for field in signature.inputs]
 
 
-def matrix(arrays: Sequence[Array]) -> Array:
-    """Arrays of shape (rows,) as one matrix (rows, columns): float64, missing values as NaN; of objects when one holds strings."""
+def matrix(arrays: Sequence[Array], *, by_column: bool = False) -> Array:
+    """Arrays of shape (rows,) as one matrix (rows, columns): float64, missing values as NaN; of objects when one holds strings.
+
+    `by_column` lays it out as a pandas frame does: BLAS adds up in another order then, and the last digit is that of the frame.
+    """
     if any(array.dtype == object for array in arrays):
         if any(isinstance(value, str) for array in arrays if array.dtype == object for value in array):
             return np.column_stack([_with_nan(array.astype(object)) for array in arrays])
         arrays = [array.astype(np.float64) if array.dtype == object else array for array in arrays]
-    return np.ascontiguousarray(np.concatenate(arrays, dtype=np.float64, casting="unsafe").reshape(len(arrays), -1).T)
+    joined = np.concatenate(arrays, dtype=np.float64, casting="unsafe").reshape(len(arrays), -1).T
+    return joined if by_column else np.ascontiguousarray(joined)
 
 
 def frame(arrays: Sequence[Array], names: Sequence[str], categories: Mapping[str, Sequence[Any]] | None = None) -> Any:
@@ -192,7 +217,7 @@ def frame(arrays: Sequence[Array], names: Sequence[str], categories: Mapping[str
     import pandas as pd
 
     if not categories and all(array.dtype == np.float64 for array in arrays):
-        return pd.DataFrame(matrix(arrays), columns=list(names))
+        return pd.DataFrame(matrix(arrays, by_column=True), columns=list(names), copy=False)
     data: dict[str, Any] = {}
     for name, array in zip(names, arrays, strict=True):
         if categories and name in categories:

@@ -49,7 +49,7 @@ class Loaded:
 
 def imports() -> frozenset[str]:
     """The names that a pickle of an XGBoost model may import."""
-    return allowed.names("xgboost", "numpy")
+    return allowed.names("xgboost", "joblib")
 
 
 def detect(contents: Contents) -> Card | None:
@@ -60,16 +60,14 @@ def detect(contents: Contents) -> Card | None:
     if not isinstance(root, Instance) or root.cls not in _CLASSES:
         return None
     booster = root if root.cls == "xgboost.core.Booster" else root.get("_Booster")
-    handle = booster.get("handle") if isinstance(booster, Instance) else None
-    if isinstance(handle, dict) and "root" in handle:
-        return _card(handle["root"], root.cls)
-    return Card("xgboost", root.cls, "xgboost")
+    raw = tabular.embedded(booster, "xgboost-ubj", "xgboost-json")
+    return Card("xgboost", root.cls, "xgboost") if raw is None else _card(raw, root.cls)
 
 
 def _card(raw: Mapping[str, Any], cls: str) -> Card:
     learner = raw["learner"]
     sizes = learner["learner_model_param"]
-    count = int(sizes["num_class"] or 0)
+    count = tabular.whole(sizes["num_class"])
     objective = learner["objective"].get("name", "")
     binary = objective in ("binary:logistic", "binary:hinge")
     trees = learner["gradient_booster"]["trees"]
@@ -80,9 +78,9 @@ def _card(raw: Mapping[str, Any], cls: str) -> Card:
         "xgboost",
         version=".".join(map(str, raw["version"])) or None,
         features=tuple(learner["feature_names"]),
-        feature_count=int(sizes["num_feature"] or 0) or None,
-        classes=tuple(range(2 if binary else count)),
-        details={"objective": objective, "trees": trees} | ({"best_iteration": int(best)} if best else {}),
+        feature_count=tabular.whole(sizes["num_feature"]) or None,
+        classes=tuple(range(2 if binary else count if count <= tabular.MAX_CLASSES else 0)),
+        details={"objective": objective, "trees": trees} | ({"best_iteration": tabular.whole(best)} if best else {}),
     )
 
 
