@@ -286,4 +286,5 @@ class DeadlineExceeded(RequestError):
 
 def pointer(*parts: str | int) -> str:
     """An RFC 6901 JSON pointer to `parts`, from the root of the body; no parts is the root itself, ''."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+    path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+    return path if path.isascii() else path.encode("utf-8", "replace").decode()  # half a surrogate pair stands in no answer

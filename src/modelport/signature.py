@@ -20,11 +20,12 @@ columns here, with every wrong value named, and columns become records here.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from itertools import islice
 from typing import Any, Literal, TypeAlias, get_args
@@ -77,16 +78,16 @@ class Field:
             raise SignatureError(f"field {self.name!r} has the kind {self.kind!r}", hint=f"Kinds: {', '.join(get_args(Kind)[:-1])}.")
         if self.kind == "category" and not self.choices:
             raise SignatureError(f"field {self.name!r} is a category without choices", hint="Give its choices, or make it a string.")
+        if _SURROGATE.search(self.name):
+            raise SignatureError(f"the name of field {self.name!r} holds half of a surrogate pair, which is not text")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, leaving out what is not set."""
         raw: dict[str, Any] = {"name": self.name, "kind": self.kind}
-        for key in ("dtype", "shape", "nullable", "choices", "minimum", "maximum", "example", "description"):
-            value = getattr(self, key)
-            if value is not None and value != () and value != "" and value is not False:
-                raw[key] = list(value) if isinstance(value, tuple) else value
-        if self.example is False:
-            raw["example"] = False
+        for slot in fields(self)[2:]:
+            value = getattr(self, slot.name)
+            if value != slot.default or type(value) is not type(slot.default):
+                raw[slot.name] = list(value) if isinstance(value, tuple) else value
         return raw
 
     @classmethod
@@ -100,14 +101,21 @@ class Field:
         for key in raw:
             if key not in known:
                 raise SignatureError(f"{where}: field {raw['name']!r} has no {key!r}{did_you_mean(key, known)}")
-        values: dict[str, Any] = {key: tuple(value) if key in ("shape", "choices") else value for key, value in raw.items()}
-        checks: dict[str, type | tuple[type, ...]] = {
-            "dtype": str, "nullable": bool, "minimum": (int, float), "maximum": (int, float), "description": str,
-        }
-        for key, kinds in checks.items():
-            if values.get(key) is not None and not isinstance(values[key], kinds):
-                raise SignatureError(f"{where}: {key} of field {raw['name']!r} is {_shown(values[key])}")
-        return cls(**values)
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) and key in _LISTS else value for key, value in raw.items()}
+        for key, (right, fits) in _STATED.items():
+            if values.get(key) is not None and not fits(values[key]):
+                raise SignatureError(f"{where}: {key} of field {raw['name']!r} is {_shown(raw[key])}", hint=f"It is {right}.")
+        field = cls(**values)
+        field._check_bounds(where)
+        return field
+
+    def _check_bounds(self, where: str) -> None:
+        if self.minimum is None and self.maximum is None:
+            return
+        if self.kind not in ("number", "integer"):
+            raise SignatureError(f"{where}: {self.name!r} has a minimum or maximum and is a {self.kind}", hint="Only numbers have them.")
+        if self._lowest() > self._highest():
+            raise SignatureError(f"{where}: minimum {self.minimum} and maximum {self.maximum} of {self.name!r} leave no {self.kind}")
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON Schema (2020-12) of one value of this field."""
@@ -126,13 +134,13 @@ class Field:
         if self.kind == "number":
             return {"type": "number", "minimum": self._lowest(), "maximum": self._highest()}
         if self.kind == "integer":
-            return {"type": "integer", "minimum": int(self._lowest()), "maximum": int(self._highest())}
+            return {"type": "integer", "minimum": self._lowest(), "maximum": self._highest()}
         if self.kind == "category":
             return {"enum": list(self.choices)}
         if self.kind == "datetime":
             return {"type": "string", "format": "date-time"}
         if self.kind == "json":
-            return {}
+            return {} if self.nullable else {"type": ["object", "array", "string", "number", "boolean"]}
         return {"type": "boolean" if self.kind == "boolean" else "string"}
 
     def _array_schema(self) -> dict[str, Any]:
@@ -165,11 +173,13 @@ class Field:
 
     def _lowest(self) -> float:
         limit = _limits(self.kind, self.dtype)[0]
-        return limit if self.minimum is None else max(limit, self.minimum)
+        lowest = limit if self.minimum is None else max(limit, self.minimum)
+        return math.ceil(lowest) if isinstance(limit, int) else lowest
 
     def _highest(self) -> float:
         limit = _limits(self.kind, self.dtype)[1]
-        return limit if self.maximum is None else min(limit, self.maximum)
+        highest = limit if self.maximum is None else min(limit, self.maximum)
+        return math.floor(highest) if isinstance(limit, int) else highest
 
 
 @cache
@@ -181,6 +191,37 @@ def _limits(kind: str, dtype: str | None) -> tuple[float, float]:
         return int(integers.min), min(int(integers.max), MAX_INTEGER)
     floats = np.finfo(stated if stated.kind == "f" else np.float64)
     return float(floats.min), float(floats.max)
+
+
+def _is_dtype(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and np.dtype(value).kind in "biuf"
+    except TypeError:
+        return False
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+
+
+def _is_choice(value: Any) -> bool:
+    return isinstance(value, str | bool) or _is_finite(value)
+
+
+_LISTS = ("shape", "choices")
+_STATED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "dtype": ("a numpy dtype of numbers, such as float32", _is_dtype),
+    "shape": (
+        "a list of sizes, -1 for any",
+        lambda value: isinstance(value, tuple) and all(isinstance(size, int) and size >= -1 for size in value),
+    ),
+    "nullable": ("true or false", lambda value: isinstance(value, bool)),
+    "choices": ("a list of strings, numbers or booleans", lambda value: isinstance(value, tuple) and all(map(_is_choice, value))),
+    "minimum": ("a finite number", _is_finite),
+    "maximum": ("a finite number", _is_finite),
+    "description": ("a string", lambda value: isinstance(value, str)),
+}
+"""What may be stated of a field: in words, and as a test."""
 
 
 class WrongValue(Exception):
@@ -209,9 +250,9 @@ class Signature:
     outputs: tuple[Field, ...]
 
     def __post_init__(self) -> None:
-        for side, fields in (("input", self.inputs), ("output", self.outputs)):
+        for side, named in (("input", self.inputs), ("output", self.outputs)):
             seen: set[str] = set()
-            for field in fields:
+            for field in named:
                 if field.name in seen:
                     raise SignatureError(f"two {side}s are called {field.name!r}", hint="Give each a name of its own.")
                 seen.add(field.name)
@@ -227,10 +268,10 @@ class Signature:
                 raise SignatureError(f"{where} has no {key!r}{did_you_mean(key, ('inputs', 'outputs'))}")
         sides = {}
         for side in ("inputs", "outputs"):
-            fields = raw.get(side, [])
-            if not isinstance(fields, list):
-                raise SignatureError(f"{where}: {side} is {_shown(fields)}", hint='It is a list of fields: [{"name": ..., "kind": ...}].')
-            sides[side] = tuple(Field.from_dict(field, where) for field in fields)
+            stated = raw.get(side, [])
+            if not isinstance(stated, list):
+                raise SignatureError(f"{where}: {side} is {_shown(stated)}", hint='It is a list of fields: [{"name": ..., "kind": ...}].')
+            sides[side] = tuple(Field.from_dict(field, where) for field in stated)
         return cls(**sides)
 
     def example(self) -> dict[str, Any]:
@@ -348,7 +389,7 @@ def _check_number(field: Field, value: Any) -> Any:
         number = math.inf
     if not math.isfinite(number):
         raise WrongValue(f"expected a finite number, got {_short(value)}")
-    _check_range(field, number)
+    _check_range(field, value)
     return number
 
 
@@ -362,9 +403,14 @@ def _check_integer(field: Field, value: Any) -> Any:
 
 
 def _check_range(field: Field, value: float) -> None:
-    if value < field._lowest() or value > field._highest():
-        low, high = field._lowest(), field._highest()
-        raise WrongValue(f"expected {field.expected()} from {low:g} to {high:g}, got {_short(value)}")
+    low, high = field._lowest(), field._highest()
+    if value < low or value > high:
+        bound = f"at least {_number(low)}" if value < low else f"at most {_number(high)}"
+        raise WrongValue(f"expected {field.expected().removesuffix(' or null')} of {bound}, got {_short(value)}")
+
+
+def _number(value: float) -> str:
+    return f"{value:g}" if float(f"{value:g}") == value else str(value)
 
 
 def _check_boolean(field: Field, value: Any) -> Any:
@@ -382,6 +428,8 @@ def _check_string(field: Field, value: Any) -> Any:
 
 
 def _check_category(field: Field, value: Any) -> Any:
+    if isinstance(value, str) and value in field.choices:
+        return value
     for choice in field.choices:
         numbers = isinstance(choice, int | float) and isinstance(value, int | float)
         if choice == value and isinstance(choice, bool) == isinstance(value, bool) and (numbers or type(choice) is type(value)):
@@ -415,6 +463,11 @@ def _check_tensor(field: Field, value: Any) -> Any:
             shape_of(inner, depth + 1)
 
     shape_of(value, 0)
+    if -1 in field.shape[1:]:
+        try:
+            np.asarray(value)
+        except ValueError:
+            raise WrongValue(f"expected {field.expected()}, got lists of different lengths") from None
     return value
 
 
@@ -442,20 +495,34 @@ _CHECKS: dict[str, Callable[[Field, Any], Any]] = {
 
 def from_cell(field: Field, cell: str) -> Any:
     """A CSV cell as the JSON value it stands for; a cell that stands for none is returned as it is, for `check` to refuse."""
-    textual = field.kind in ("string", "text")
-    if field.nullable and (cell == "" or (not textual and cell in NULL_CELLS)):
-        return None
-    if textual or field.kind == "datetime":
-        return cell
-    if field.kind == "boolean":
-        return _BOOLEAN_CELLS.get(cell.strip().lower(), cell)
     if field.kind == "category":
-        return next((choice for choice in field.choices if _same_cell(choice, cell)), cell)
+        for choice in field.choices:
+            if _same_cell(choice, cell):
+                return choice
+    if field.nullable and (cell == "" or (field.kind not in ("string", "text") and cell in NULL_CELLS)):
+        return None
+    if field.shape or field.kind in ("tensor", "json"):
+        return _json_cell(cell)
+    if field.kind in ("number", "integer"):
+        return _number_cell(field, cell)
+    return _BOOLEAN_CELLS.get(cell.strip().lower(), cell) if field.kind == "boolean" else cell
+
+
+def _number_cell(field: Field, cell: str) -> float | str:
     if _INTEGER_CELL.fullmatch(cell.strip()) and len(cell) < 400:
         return int(cell.strip().split(".")[0]) if field.kind == "integer" else float(cell)
-    if _NUMBER_CELL.fullmatch(cell.strip()):
-        return float(cell)
-    return cell
+    return float(cell) if _NUMBER_CELL.fullmatch(cell.strip()) else cell
+
+
+def _json_cell(cell: str) -> Any:
+    try:
+        return json.loads(cell, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return cell
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _same_cell(choice: Any, cell: str) -> bool:
@@ -481,9 +548,7 @@ def to_array(field: Field, values: Sequence[Any]) -> np.ndarray[Any, np.dtype[An
         return np.asarray(values, dtype=np.bool_)
     if field.kind == "datetime":
         return np.asarray([np.datetime64("NaT") if value is None else value for value in values], dtype="datetime64[us]")
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
+    return np.fromiter(values, dtype=object, count=len(values))
 
 
 def _tensors(field: Field, values: Sequence[Any], dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
@@ -504,23 +569,31 @@ def to_plain(field: Field, column: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
     """A column as plain Python values for JSON, one a row. ModelContract when one has no JSON form."""
     values: list[Any]
     if column.dtype.kind == "f":
-        bad = ~np.isfinite(column)
-        if bad.any():
-            if not field.nullable or np.isinf(column).any():
-                row = int(np.argwhere(bad)[0][0])
-                raise ModelContract(f"output {field.name!r} of row {row} is {column[bad][0]}, which is no number")
-            return [_without_nan(value) for value in column.tolist()]
-        values = column.tolist()
-    elif column.dtype.kind == "M":
-        return [None if moment is None else str(np.datetime64(moment, "us")) for moment in column.astype("datetime64[us]").astype(object)]
+        values = _plain_floats(field, column)
     elif column.dtype.kind in "iubU":
         values = column.tolist()
     else:
+        if column.dtype.kind in "Mm":  # datetime and timedelta objects hold microseconds
+            column = column.astype(f"{column.dtype.kind}8[us]").astype(object)
         values = [_plain(field, value) for value in column.tolist()]
     if field.kind == "number" and field.shape and field.choices:
         names = [str(choice) for choice in field.choices]
+        if column.shape[1:] != (len(names),):
+            raise ModelContract(f"output {field.name!r} has rows of shape {column.shape[1:]}, and {len(names)} names")
         return [dict(zip(names, row, strict=True)) for row in values]
     return values
+
+
+def _plain_floats(field: Field, column: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
+    wide = column.astype(np.float64) if column.dtype.itemsize > 8 else column
+    bad = ~np.isfinite(wide) if not field.nullable else np.isinf(wide)
+    if bad.any():
+        row = int(np.argwhere(bad)[0][0])
+        raise ModelContract(f"output {field.name!r} of row {row} is {wide[bad][0]}, which is no number")
+    values: list[Any] = wide.tolist()
+    if field.kind == "integer":
+        values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+    return [_without_nan(value) for value in values] if field.nullable and np.isnan(wide).any() else values
 
 
 def _without_nan(value: Any) -> Any:
@@ -530,8 +603,12 @@ def _without_nan(value: Any) -> Any:
 
 
 def _plain(field: Field, value: Any) -> Any:
-    """A value of an object column as JSON holds it: numpy scalars, times, bytes, mappings and sequences of any depth."""
-    if isinstance(value, np.generic | np.ndarray):
+    """A value of an object column as JSON holds it: numpy and pandas scalars, times, bytes, mappings and sequences of any depth."""
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        value = value.astype(f"{value.dtype.kind}8[us]").astype(object)
+    elif isinstance(value, np.floating):
+        value = float(value)
+    elif isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, bool | int | str):
         return value
@@ -545,20 +622,43 @@ def _plain(field: Field, value: Any) -> Any:
 def _plain_scalar(field: Field, value: Any) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return value
-    if is_null(value):
-        if field.nullable:
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, float) or is_null(value):
+        if field.nullable and not (isinstance(value, float) and math.isinf(value)):
             return None
         raise ModelContract(f"output {field.name!r} holds {value}, which is no answer")
-    if hasattr(value, "isoformat"):
+    if isinstance(value, timedelta):
+        return _duration(value)
+    if isinstance(value, datetime):
+        return moment_text(value)
+    if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    raise ModelContract(f"output {field.name!r} holds a {type(value).__module__}.{type(value).__qualname__}, which JSON cannot hold")
+    if kind.startswith("pandas.") and not hasattr(value, "__len__"):  # Period, Interval
+        return str(value)
+    raise ModelContract(f"output {field.name!r} holds a {kind}, which JSON cannot hold")
+
+
+def _duration(value: timedelta) -> str:
+    """An ISO 8601 duration in days and seconds: P1DT43200S."""
+    sign, length = ("-", -value) if value < timedelta(0) else ("", value)
+    seconds = f"{length.seconds}.{length.microseconds:06}".rstrip("0").rstrip(".") if length.microseconds else str(length.seconds)
+    return f"{sign}P{length.days}DT{seconds}S"
+
+
+def moment_text(value: datetime) -> str:
+    """A date-time of RFC 3339 in UTC, which a time without a zone is taken to be in: 2024-01-31T12:00:00Z."""
+    moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+    return moment.isoformat() + "Z"
 
 
 def is_null(value: Any) -> bool:
     """Whether a scalar is one of the many ways to say that there is no value: None, NaN, NaT, pandas.NA."""
-    return value is None or type(value).__name__ == "NAType" or bool(value != value)
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    unequal = value != value
+    return isinstance(unequal, bool | np.bool_) and bool(unequal)
 
 
 def did_you_mean(name: Any, known: Iterable[Any]) -> str:
@@ -567,8 +667,8 @@ def did_you_mean(name: Any, known: Iterable[Any]) -> str:
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
-def _record_schema(fields: Iterable[Field], required: list[str]) -> dict[str, Any]:
-    properties = {field.name: field.json_schema() for field in fields}
+def _record_schema(side: Iterable[Field], required: list[str]) -> dict[str, Any]:
+    properties = {field.name: field.json_schema() for field in side}
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
@@ -590,7 +690,7 @@ def _typed(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = f'"{value}"' if isinstance(value, str) else str(value)
+    text = _SURROGATE.sub("\ufffd", f'"{value}"' if isinstance(value, str) else str(value))
     return text if len(text) <= 60 else text[:56] + "..." + ('"' if isinstance(value, str) else "")
 
 
