@@ -171,10 +171,15 @@ def _parts(model: Any) -> Iterator[Any]:
         if isinstance(value, list | tuple | dict):
             seen.add(id(value))
             waiting.extend(value.values() if isinstance(value, dict) else value)
-        elif hasattr(value, "get_params") and not isinstance(value, type):
+        elif _is_part(value):
             seen.add(id(value))
             yield value
             waiting.extend(vars(value).values())
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value is an estimator, or the pair of an estimator and its calibration, which is none by name."""
+    return not isinstance(value, type) and (hasattr(value, "get_params") or hasattr(value, "calibrators"))
 
 
 # Describing
@@ -508,9 +513,9 @@ def _positional(estimator: Any, columns: Sequence[_Column]) -> bool:
 
 def _without_names(value: Any, made: dict[int, Any]) -> Any:
     """A model without the names of its columns, so that it takes a matrix without a word; it shares all else with `value`."""
-    if isinstance(value, list | tuple) and any(hasattr(one, "get_params") or isinstance(one, list | tuple) for one in value):
+    if type(value) in (list, tuple) and any(_is_part(one) or isinstance(one, list | tuple) for one in value):
         return type(value)(_without_names(one, made) for one in value)
-    if not hasattr(value, "get_params") or isinstance(value, type):
+    if not _is_part(value):
         return value
     if id(value) not in made:
         twin = made[id(value)] = object.__new__(type(value))

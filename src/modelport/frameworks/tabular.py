@@ -101,9 +101,11 @@ def _not_loaded(path: Path, card: Card, error: Exception) -> ModelFileError:
     """Why a pickle did not load, in words."""
     text = first_line(error)
     wrote = f" {card.version}" if card.version else ""
-    lost = re.search(r"Can't get attribute '([^']+)' on <module '([^']+)'", text)
+    lost = re.search(r"Can't get attribute '(?P<name>[^']+)' on <module '(?P<module>[^']+)'", text) or re.match(
+        r"module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)'$", text
+    )
     if lost:
-        name, module = lost.groups()
+        name, module = lost["name"], lost["module"]
         if module in ("__main__", "__mp_main__"):
             return ModelFileError(
                 f"{path.name} needs {name!r}, which was defined in the script or notebook that trained the model",
@@ -210,7 +212,7 @@ def matrix(arrays: Sequence[Array], *, by_column: bool = False) -> Array:
 
 
 def frame(arrays: Sequence[Array], names: Sequence[str], categories: Mapping[str, Sequence[Any]] | None = None) -> Any:
-    """Arrays as a pandas DataFrame: what is missing as NaN, the columns in `categories` as pandas categoricals.
+    """Arrays as a pandas DataFrame: what is missing as NaN, the columns in `categories` as pandas categoricals, what is in none as missing.
 
     Columns of objects that are all booleans, integers or floats get that dtype, as they would have had when they were read from a file.
     """
@@ -221,7 +223,8 @@ def frame(arrays: Sequence[Array], names: Sequence[str], categories: Mapping[str
     data: dict[str, Any] = {}
     for name, array in zip(names, arrays, strict=True):
         if categories and name in categories:
-            data[name] = pd.Categorical(_with_nan(array) if array.dtype == object else array, categories=list(categories[name]))
+            places = {value: place for place, value in enumerate(categories[name])}
+            data[name] = pd.Categorical.from_codes([places.get(value, -1) for value in array.tolist()], categories=list(categories[name]))
         else:
             data[name] = _narrowed(array) if array.dtype == object else array
     return pd.DataFrame(data)
