@@ -225,8 +225,9 @@ class _Run:
             try:
                 layout = self._answer_all(parts, form, done)
                 self._finish(parts, layout)
-            except (UsageError, InvalidInput, ModelFailed, ModelContract):
-                parts.discard()  # going on would come to the same
+            except ModelportError as error:
+                if not parts.counts or isinstance(error, UsageError | InvalidInput | ModelFailed | ModelContract):
+                    parts.discard()  # there is nothing to go on with, or it would come to the same
                 raise
             parts.discard()
             total = sum(parts.counts, start=Counts())

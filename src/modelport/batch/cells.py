@@ -143,7 +143,9 @@ def _judge(field: Field, cells: Cells, *, text: bool) -> tuple[Any, list[WrongCe
     read: Callable[[Any], Any] = (
         (lambda cell: check(field, from_cell(field, cell))) if text else (lambda cell: check(field, plain_value(cell)))
     )
-    fast = None if kind is None or isinstance(cells, list) else _fast(field, _decoded(cells), kind, read, text=text)
+    if not isinstance(cells, list):
+        cells = _decoded(cells)
+    fast = None if kind is None or isinstance(cells, list) else _fast(field, cells, kind, read, text=text)
     if fast is None:
         values, wrong = _slowly(field, cells if isinstance(cells, list) else _python(cells), range(len(cells)), read)
         return (values if kind is None else pa.array(values, type=kind)), wrong
@@ -326,7 +328,14 @@ def _python(cells: Any) -> list[Any]:
     try:
         return list(cells.to_pylist())
     except (ValueError, OverflowError):
-        return [str(cell) for cell in cells]
+        return [_python_value(cell) for cell in cells]
+
+
+def _python_value(cell: Any) -> Any:
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError):
+        return "a time beyond the years 1 to 9999"
 
 
 def _is_text(kind: Any) -> bool:

@@ -351,6 +351,13 @@ def _parquet(path: str) -> Any:
         raise ModelportError(f"{path} does not read as parquet: {str(error).splitlines()[0]}") from error
 
 
+def _usual(column: Any) -> Any:
+    """A column in the usual type instead of a view, for which pyarrow has few functions."""
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.string())
+    return column.cast(pa.binary()) if pa.types.is_binary_view(column.type) else column
+
+
 def _parquet_chunks(source: Source, only: Sequence[str] | None) -> Iterator[Chunk]:
     with tempfile.TemporaryDirectory(prefix="modelport-stdin-") as folder:
         path = source.path
@@ -372,9 +379,9 @@ def _parquet_chunks(source: Source, only: Sequence[str] | None) -> Iterator[Chun
                 for batch in file.iter_batches(batch_size=rows, columns=columns, use_threads=False):
                     numbers = np.arange(done + 1, done + batch.num_rows + 1, dtype=np.int64)
                     done += batch.num_rows
-                    cells = dict(zip(batch.schema.names, batch.columns, strict=True))
+                    cells = {name: _usual(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
                     yield Chunk(source.name, numbers, cells, progress=done / max(1, meta.num_rows))
                 if not done:
-                    yield Chunk(source.name, np.empty(0, dtype=np.int64), {each.name: pa.array([], each.type) for each in schema})
+                    yield Chunk(source.name, np.empty(0, dtype=np.int64), {each.name: _usual(pa.array([], each.type)) for each in schema})
             except (pa.ArrowInvalid, OSError) as error:
                 raise ModelportError(f"{source.name} does not read after row {done}: {str(error).splitlines()[0]}") from error
