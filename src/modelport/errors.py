@@ -35,7 +35,7 @@ The numbers are the exit code of the command line and the status of the HTTP ans
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 
@@ -54,6 +54,13 @@ class ModelportError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.row: int | None = None
+        """Which row of the request it is about, where that is known."""
+
+    def at_row(self, row: int) -> ModelportError:
+        """The same error, about this row of a request of several."""
+        self.row = row
+        return self
 
 
 class UsageError(ModelportError):
@@ -195,6 +202,10 @@ class InvalidInput(RequestError):
         more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
         super().__init__(f"{first.pointer or '/'}: {first.detail}{more}", hint=hint)
 
+    def at_row(self, row: int) -> ModelportError:
+        """The same error, with the row before each pointer."""
+        return InvalidInput([replace(wrong, pointer=pointer(row) + wrong.pointer) for wrong in self.errors], hint=self.hint)
+
 
 class Unauthorized(RequestError):
     """Raised when a request brings no key, or one that is not a key of this service."""
@@ -269,11 +280,15 @@ class HeadersTooLarge(RequestError):
 
 
 class Unavailable(RequestError):
-    """Raised when the service is not ready, is draining, or cannot answer in time; try again later."""
+    """Raised when the service is not ready, is draining, or cannot answer in time; try again after so many seconds."""
 
     code = "unavailable"
     title = "Not available now"
     status = 503
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: int = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(RequestError):

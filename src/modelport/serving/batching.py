@@ -1,0 +1,462 @@
+"""Requests that wait for one model become calls of it, so that many are answered at the price of one.
+
+If the model is idle it is called on the next turn of the loop, with all that arrived in this one; while it is busy, what arrives gathers,
+and the next call takes it. There is no timer and nothing to tune: how large a call may be follows from how long calls have taken (`Pace`).
+
+    submit -> a line for each caller -> _gather -> the loop or the model's thread -> done, for each request its own rows
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
+from time import perf_counter
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from modelport.errors import DeadlineExceeded, ModelFailed, ModelportError, Unavailable
+
+INLINE_SECONDS = 0.0002
+"""A call shorter than this costs the others less where it is than a thread would (DESIGN section 6)."""
+_LEAST_SECONDS = 0.002
+"""A call may take this long in any case: nobody notices."""
+_WORTHWHILE = 9
+"""A call may take so many times its fixed cost: then that is a ninth of the whole, and growing gains little and makes others wait."""
+_MAX_WAITING_BYTES = 2**28
+_MANY = 100
+"""Requests of one turn of the loop; more of them are looked at."""
+_PROBE_EVERY = 16
+"""On a thread a call seems longer than it is, for the loop is in its way: so what may be short is tried on the loop every so often."""
+
+
+class Rows(Protocol):
+    """Rows that a request asks about, in the form that `predict` takes."""
+
+    @property
+    def count(self) -> int: ...
+
+    def part(self, start: int, stop: int) -> Any:
+        """Some of the rows, in the same form."""
+        ...
+
+
+AnyRows = TypeVar("AnyRows", bound=Rows)
+Answers = TypeVar("Answers")
+
+
+@dataclass(slots=True, eq=False)
+class Work(Generic[AnyRows, Answers]):
+    """One request that waits for the model."""
+
+    rows: AnyRows
+    deadline: float
+    """When the answer is worth nothing any more, as `loop.time()` counts."""
+    caller: str
+    """Whose it is: callers take turns."""
+    done: Callable[[Work[AnyRows, Answers], Answers | None, int, Exception | None], None]
+    """Called once on the loop, with the work itself: the answers to the whole call and the place of its first row in them, or the error."""
+    slot: int = -1
+    """The connection's place on the board; -1 where there is none."""
+    body: bytes = b""
+    """The JSON of the request, from which it can be asked again in another worker; empty where it cannot."""
+    request_id: str = ""
+    service: str = ""
+    arrived: float = 0.0
+    """By `perf_counter`."""
+    state: int = 0
+
+    def cancel(self) -> None:
+        """The caller left: what has not begun is not computed, and `done` is not called."""
+        self.state = _ENDED
+
+
+_WAITS, _BEGUN, _ENDED = range(3)
+
+
+class Flight(Protocol):
+    """Keeps in view, for whoever watches over this process, what the model is computing."""
+
+    def begin(self, works: Sequence[Work[Any, Any]], deadline_s: float) -> None:
+        """The model is about to be called with `works`; the earliest deadline of them, by `loop.time()`. On the thread that calls."""
+        ...
+
+    def end(self) -> None:
+        """The call is over. On the thread that called."""
+        ...
+
+
+class Observer(Protocol):
+    """Counts what happens. Called on the loop."""
+
+    def batch(self, rows: int, requests: int, queue_s: float, predict_s: float) -> None:
+        """A call is over: its size, how long the first of its requests waited, and how long the call took."""
+        ...
+
+    def shed(self, reason: str) -> None:
+        """A request was not taken ("wait", "full") or not computed ("expired", "left")."""
+        ...
+
+
+class Loop(Protocol):
+    """What a batcher needs of an event loop."""
+
+    def time(self) -> float: ...
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> Any: ...
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> Any: ...
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Any: ...
+    def call_exception_handler(self, context: dict[str, Any]) -> None: ...
+
+
+class Pace:
+    """How long calls take: seconds = fixed + each * rows, fitted to the calls seen.
+
+    Least squares of the relative error, in which older calls count less and less. One call counts at most four times what was expected, so
+    that a pause of the machine is no lesson.
+    """
+
+    _KEPT = 0.98
+    """How much of a call's weight is left after one more."""
+
+    def __init__(self, measured: Sequence[tuple[int, float]] = ()) -> None:
+        self.fixed_s, self.each_s = 0.001, 0.0
+        self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
+        for rows, seconds in measured:
+            self._take(rows, seconds)
+
+    @property
+    def known(self) -> bool:
+        """Whether any call was seen."""
+        return self._sums[0] > 0
+
+    def seconds(self, rows: int) -> float:
+        return self.fixed_s + self.each_s * rows
+
+    @property
+    def longest_s(self) -> float:
+        """How long a call may be made by adding rows to it: beyond, that pays no more."""
+        return max(_LEAST_SECONDS, _WORTHWHILE * self.fixed_s)
+
+    def wait(self, rows: int) -> float:
+        """Seconds for so many rows in calls of the best size."""
+        best = max(1.0, (self.longest_s - self.fixed_s) / self.each_s) if self.each_s else math.inf
+        return self.fixed_s * max(1, math.ceil(rows / best)) + self.each_s * rows
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """A call of so many rows took so long."""
+        self._take(rows, min(seconds, 4 * self.seconds(rows)) if self.known else seconds)
+
+    def _take(self, rows: int, seconds: float) -> None:
+        seconds = max(seconds, 1e-7)
+        weight, kept = 1 / (seconds * seconds), self._KEPT
+        w, wx, wxx, wy, wxy = self._sums
+        w, wx, wxx = kept * w + weight, kept * wx + weight * rows, kept * wxx + weight * rows * rows
+        wy, wxy = kept * wy + weight * seconds, kept * wxy + weight * seconds * rows
+        self._sums = w, wx, wxx, wy, wxy
+        spread = w * wxx - wx * wx
+        if spread > 0.05 * w * wxx:
+            self.each_s = max(0.0, (w * wxy - wx * wy) / spread)
+            self.fixed_s = (wy - self.each_s * wx) / w
+            if self.fixed_s <= 0:
+                self.fixed_s, self.each_s = 1e-6, wxy / wxx
+        else:  # calls of one size say nothing of how the time parts: keep the parts, and move both
+            faster = wy / (self.fixed_s * w + self.each_s * wx)
+            self.fixed_s, self.each_s = self.fixed_s * faster, self.each_s * faster
+
+
+_Outcome: TypeAlias = tuple[Work[AnyRows, Answers], "Answers | None", int, "Exception | None"]
+
+
+@dataclass(slots=True, eq=False)
+class _Call(Generic[AnyRows, Answers]):
+    """A call on the model's thread."""
+
+    works: list[Work[AnyRows, Answers]]
+    rows: int
+    until: float
+    """When it should be over, by `loop.time()`."""
+
+
+class Batcher(Generic[AnyRows, Answers]):
+    """Calls one model for many. All methods are called on the loop's thread.
+
+    `predict` takes the rows of one or more requests and gives answers to all of them in order; it may raise. It runs on the loop when it is
+    expected to take less than INLINE_SECONDS, else on `thread`, which must run one thing at a time.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Sequence[AnyRows]], Answers],
+        *,
+        loop: Loop,
+        pace: Pace | None = None,
+        timeout_s: float = 30.0,
+        max_waiting: int = 10_000,
+        flight: Flight | None = None,
+        observer: Observer | None = None,
+        thread: Executor | None = None,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self.pace = pace or Pace()
+        self.timeout_s = timeout_s
+        """How long a request may take from its submission."""
+        self._predict, self._loop, self._clock = predict, loop, clock
+        self._flight, self._observer = flight, observer
+        self._thread = thread or ThreadPoolExecutor(1, "model")
+        self._lines: OrderedDict[str, deque[Work[AnyRows, Answers]]] = OrderedDict()
+        self._waiting = self._waiting_rows = self._waiting_bytes = 0
+        self._max_waiting = max_waiting
+        self._scheduled = False
+        self._probe = 0
+        self._running: _Call[AnyRows, Answers] | None = None
+        self._alarm: Any = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a call to begin."""
+        return self._waiting
+
+    def submit(self, work: Work[AnyRows, Answers]) -> None:
+        """Answer `work` in a coming call. Unavailable, with the seconds to wait, when it could not be answered before its deadline."""
+        rows = work.rows.count
+        # While the model is idle what comes is tried in any case: if the pace is wrong, only a call can tell.
+        if self._running is not None or self._waiting >= _MANY:
+            self._check_wait(work, rows)
+        line = self._lines.get(work.caller)
+        if line is None:
+            line = self._lines[work.caller] = deque()
+        line.append(work)
+        self._waiting += 1
+        self._waiting_rows += rows
+        self._waiting_bytes += len(work.body)
+        if not self._scheduled and self._running is None:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _check_wait(self, work: Work[AnyRows, Answers], rows: int) -> None:
+        """Refuse what would wait too long. Callers take turns, so a short line moves on however long the others are."""
+        now = self._loop.time()
+        mine = len(self._lines.get(work.caller, ())) + 1
+        ahead = min(self._waiting, mine * max(1, len(self._lines)))
+        rows_ahead = self._waiting_rows * ahead // self._waiting if self._waiting else 0
+        wait_s = self._left_s(now) + self.pace.wait(rows_ahead + rows)
+        late_s = now + wait_s - work.deadline
+        if late_s > 0:
+            self._refuse("wait", f"{self._waiting} requests wait for the model; an answer would take {wait_s:.1f} s", late_s)
+        if self._waiting >= self._max_waiting or self._waiting_bytes + len(work.body) > _MAX_WAITING_BYTES:
+            self._refuse("full", f"{self._waiting} requests wait for the model already", wait_s / 2)
+
+    def _refuse(self, reason: str, detail: str, seconds: float) -> None:
+        if self._observer is not None:
+            self._observer.shed(reason)
+        raise Unavailable(detail, retry_after_s=max(1, math.ceil(min(seconds, 3600))))
+
+    def _left_s(self, now: float) -> float:
+        """How long the running call will still take; one that is late may well be late by as much again."""
+        return 0.0 if self._running is None else abs(self._running.until - now)
+
+    # Calls
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._running is not None:
+            return
+        works, rows = self._gather()
+        if not works:
+            return
+        seconds = self.pace.seconds(rows)
+        if self._is_short(seconds) and self._call_here(works, rows):
+            if self._waiting and not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._flush)
+            return
+        self._running = _Call(works, rows, self._loop.time() + seconds)
+        self._arm()
+        self._thread.submit(self._call_there, self._running)
+
+    def _is_short(self, seconds: float) -> bool:
+        """Whether a call is made on the loop."""
+        if not self.pace.known or seconds >= 3 * INLINE_SECONDS:
+            return False
+        self._probe = (self._probe + 1) % _PROBE_EVERY
+        return seconds < INLINE_SECONDS or self._probe == 0
+
+    def _gather(self) -> tuple[list[Work[AnyRows, Answers]], int]:
+        """The works of the next call, one of each caller in turn, and how many rows they are.
+
+        As many as pays, and as fit half of what is left to the most urgent of them; but always one.
+        """
+        now = self._loop.time()
+        fixed_s, each_s, limit_s = self.pace.fixed_s, self.pace.each_s, self.pace.longest_s
+        lines = self._lines
+        works: list[Work[AnyRows, Answers]] = []
+        expired: list[Work[AnyRows, Answers]] = []
+        rows = 0
+        while lines:
+            caller, line = next(iter(lines.items()))
+            work = line[0]
+            left_s = work.deadline - now
+            if work.state == _WAITS and left_s > 0:
+                more = rows + work.rows.count
+                limit_s = min(limit_s, left_s / 2)
+                if works and fixed_s + each_s * more > limit_s:
+                    break
+                rows = more
+                work.state = _BEGUN
+                works.append(work)
+            elif work.state == _WAITS:
+                expired.append(work)
+            elif self._observer is not None:
+                self._observer.shed("left")
+            self._leave(work, line)
+            if not line:
+                del lines[caller]
+            elif len(lines) > 1:
+                lines.move_to_end(caller)
+        for work in expired:
+            self._expire(work)
+        return works, rows
+
+    def _leave(self, work: Work[AnyRows, Answers], line: deque[Work[AnyRows, Answers]]) -> None:
+        line.popleft()
+        self._waiting -= 1
+        self._waiting_rows -= work.rows.count
+        self._waiting_bytes -= len(work.body)
+
+    def _call_here(self, works: list[Work[AnyRows, Answers]], rows: int) -> bool:
+        """Call the model on the loop and deliver; False when it raised, and the culprit is to be found on the thread."""
+        if self._flight is not None:
+            self._flight.begin(works, min(work.deadline for work in works))
+        begun = self._clock()
+        try:
+            answers = self._predict([work.rows for work in works])
+        except BaseException:  # noqa: BLE001  also what a model should not raise: SystemExit must not end the service
+            return False
+        finally:
+            if self._flight is not None:
+                self._flight.end()
+        self._learn(works, rows, begun, self._clock() - begun)
+        start = 0
+        for work in works:
+            self._deliver(work, answers, start, None)
+            start += work.rows.count
+        return True
+
+    def _call_there(self, call: _Call[AnyRows, Answers]) -> None:
+        """On the model's thread."""
+        if self._flight is not None:
+            self._flight.begin(call.works, min(work.deadline for work in call.works))
+        begun = self._clock()
+        try:
+            outcomes = self._outcomes(call.works)
+        finally:
+            if self._flight is not None:
+                self._flight.end()
+        self._loop.call_soon_threadsafe(self._finish, call, outcomes, begun, self._clock() - begun)
+
+    def _outcomes(self, works: list[Work[AnyRows, Answers]]) -> list[_Outcome[AnyRows, Answers]]:
+        """What each work gets. When a call raises it is made again by halves, so that only who is at fault gets the error."""
+        try:
+            answers = self._predict([work.rows for work in works])
+        except BaseException as error:  # noqa: BLE001  as above
+            if len(works) > 1:
+                half = len(works) // 2
+                return self._outcomes(works[:half]) + self._outcomes(works[half:])
+            return [(works[0], None, 0, self._blamed(works[0].rows, error))]
+        starts = accumulate((work.rows.count for work in works[:-1]), initial=0)
+        return [(work, answers, start, None) for work, start in zip(works, starts, strict=True)]
+
+    def _blamed(self, rows: AnyRows, error: BaseException) -> Exception:
+        """The error of a request that raises alone; of several rows, that of the first that raises alone, with its index."""
+        start, stop = 0, rows.count
+        while stop - start > 1:
+            middle = (start + stop) // 2
+            try:
+                self._predict([rows.part(start, middle)])
+            except BaseException as nearer:  # noqa: BLE001  as above
+                stop, error = middle, nearer
+            else:
+                start = middle
+        if start:  # the last step may have cleared the left half only: what raises is the row that is left
+            try:
+                self._predict([rows.part(start, stop)])
+            except BaseException as nearer:  # noqa: BLE001  as above
+                error = nearer
+            else:
+                return _named(error)  # no row raises alone
+        known = _named(error)
+        return known.at_row(start) if rows.count > 1 else known
+
+    def _finish(self, call: _Call[AnyRows, Answers], outcomes: list[_Outcome[AnyRows, Answers]], begun: float, seconds: float) -> None:
+        """A call on the thread is over: begin the next, then deliver."""
+        self._running = None
+        self._disarm()
+        self._learn(call.works, call.rows, begun, seconds)
+        self._flush()
+        for outcome in outcomes:
+            self._deliver(*outcome)
+
+    def _learn(self, works: list[Work[AnyRows, Answers]], rows: int, begun: float, seconds: float) -> None:
+        self.pace.learn(rows, seconds)
+        if self._observer is not None:
+            self._observer.batch(rows, len(works), begun - works[0].arrived, seconds)
+
+    def _deliver(self, work: Work[AnyRows, Answers], answers: Answers | None, start: int, error: Exception | None) -> None:
+        if work.state == _ENDED:  # the caller left, or its deadline passed
+            return
+        work.state = _ENDED
+        try:
+            work.done(work, answers, start, error)
+        except Exception as unforeseen:  # noqa: BLE001  the others' answers must go out
+            self._loop.call_exception_handler({"message": "an answer could not be delivered", "exception": unforeseen})
+
+    # Deadlines
+
+    def _arm(self) -> None:
+        """Watch over the most urgent deadline for as long as the thread is busy."""
+        self._disarm()
+        if self._running is None:
+            return
+        works = [work for work in self._running.works if work.state == _BEGUN] + [line[0] for line in self._lines.values()]
+        if works:
+            self._alarm = self._loop.call_at(min(work.deadline for work in works), self._on_alarm)
+        else:
+            self._alarm = self._loop.call_at(self._loop.time() + self.timeout_s, self._on_alarm)
+
+    def _disarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _on_alarm(self) -> None:
+        """Tell those whose deadline passed, also while the model is stuck."""
+        self._alarm = None
+        if self._running is None:
+            return
+        now = self._loop.time()
+        late = [work for work in self._running.works if work.state == _BEGUN and work.deadline <= now]
+        for caller, line in list(self._lines.items()):
+            while line and (line[0].state == _ENDED or line[0].deadline <= now):
+                late.append(line[0])
+                self._leave(line[0], line)
+            if not line:
+                del self._lines[caller]
+        for work in late:
+            self._expire(work)
+        self._arm()
+
+    def _expire(self, work: Work[AnyRows, Answers]) -> None:
+        if work.state == _WAITS and self._observer is not None:
+            self._observer.shed("expired")
+        self._deliver(work, None, 0, DeadlineExceeded(f"the model did not answer within {self.timeout_s:g} s"))
+
+
+def _named(error: BaseException) -> ModelportError:
+    """An error under the name that callers know; what only ends programs is the model's failure too."""
+    if isinstance(error, ModelportError):
+        return error
+    known = ModelFailed(f"the model raised {type(error).__name__}: {error}")
+    known.__cause__ = error
+    return known
