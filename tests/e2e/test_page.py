@@ -74,12 +74,14 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
 
 @pytest.fixture(scope="module")
 def iris(bundles: Callable[..., Bundle]) -> Bundle:
+    measures = {f"{part}_{side}": f"{side.capitalize()} of a {part}, cm" for part in ("sepal", "petal") for side in ("length", "width")}
     return bundles(
-        "random_forest",
+        "grid_search",
         name="iris",
         title="Iris species",
         subtitle="Which iris is it? Four measures of a flower, in centimetres.",
         output=("species", "probabilities"),
+        schema={"inputs": [{"name": name, "kind": "number", "description": words} for name, words in measures.items()]},
     )
 
 

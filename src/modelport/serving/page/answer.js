@@ -82,8 +82,9 @@ function isShare(field, value) {
 
 /** A share as a percentage that never rounds to a certainty it is not. */
 function percent(share) {
-  if (share > 0 && share < 0.0005) return "< 0.1%";
-  if (share < 1 && share > 0.9995) return "> 99.9%";
+  if (share === 0 || share === 1) return `${100 * share}%`;
+  if (share < 0.0005) return "< 0.1%";
+  if (share > 0.9995) return "> 99.9%";
   return percents.format(share);
 }
 

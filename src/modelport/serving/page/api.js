@@ -67,13 +67,30 @@ export function toJson(value, indent = undefined) {
   return JSON.stringify(value, (key, part) => (typeof part === "bigint" ? JSON.rawJSON(String(part)) : part), indent);
 }
 
-/** A body for people to read: JSON indented, anything else as it came. */
+/** A body for people to read: JSON indented, with every number as it came; anything else unchanged. */
 export function pretty(text) {
   try {
-    return toJson(parse(text), 2);
+    JSON.parse(text);
   } catch {
     return text;
   }
+  const lines = [];
+  let line = "";
+  let depth = 0;
+  const close = () => { lines.push("  ".repeat(depth) + line); line = ""; };
+  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|\{\s*\}|\[\s*\]|[{}[\],:]|[^\s{}[\],:"]+/g)) {
+    if (token === "}" || token === "]") {
+      close();
+      depth -= 1;
+    }
+    line += token === ":" ? ": " : token;
+    if (token === "," || token === "{" || token === "[") {
+      close();
+      depth += token === "," ? 0 : 1;
+    }
+  }
+  close();
+  return lines.join("\n");
 }
 
 const WORDS = {
@@ -97,12 +114,20 @@ export function trouble(reply) {
   }
   const wait = Number(reply.headers.get("Retry-After"));
   const again = wait > 0 ? ` Try again in ${wait} second${wait === 1 ? "" : "s"}.` : "";
+  const id = reply.status >= 500 && problem.request_id ? `The request's id is ${problem.request_id}` : "";
   return {
     title: (WORDS[reply.status] ?? `${problem.title ?? "The service answered with an error"}.`) + again,
-    detail: [problem.detail, problem.hint, reply.status >= 500 && problem.request_id && `The request's id: ${problem.request_id}`].filter((part) => typeof part === "string" && part).join(" "),
+    detail: [problem.detail, problem.hint, id].filter((part) => typeof part === "string" && part).map(sentence).join(" "),
     errors: Array.isArray(problem.errors) ? problem.errors : [],
   };
 }
+
+/** Words as a sentence: with a capital and a full stop. */
+export function sentence(words) {
+  return capital(words) + (/[.!?]$/.test(words) ? "" : ".");
+}
+
+export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
 /** What an error thrown by `send` means. */
 export function noConnection() {

@@ -1,11 +1,11 @@
 // The page at /docs: every operation of openapi.json with its schema and examples, a way to try it, and the call as code.
 
 import { noConnection, parse, pretty, send, sendWithKey, storedKey, storeKey, toJson, trouble } from "./api.js";
-import { codeTabs, copyButton, el, newId, prose } from "./dom.js";
+import { codeTabs, copyButton, el, inline, newId, prose } from "./dom.js";
 import { samples } from "./samples.js";
 
 const METHODS = ["get", "post", "put", "patch", "delete", "head", "options"];
-const TELLING = ["content-type", "content-length", "x-request-id", "x-model", "retry-after", "www-authenticate", "allow", "location"];
+const TELLING = ["content-type", "x-request-id", "x-model", "retry-after", "www-authenticate", "allow", "location"];
 const SHOWN = 40; // properties of a schema, or names of an enumeration, before the rest is folded away
 const page = document.getElementById("docs");
 
@@ -43,7 +43,7 @@ function listOperations(api) {
 }
 
 function head(api) {
-  const version = api.info.version ? el("span", { class: "note" }, api.info.version) : null;
+  const version = api.info.version ? el("span", { class: "note" }, `version ${api.info.version}`) : null;
   return el("header", {},
     el("div", { class: "head" },
       el("div", {}, el("h1", {}, api.info.title), el("p", { class: "subtitle" }, "API reference ", version)),
@@ -115,7 +115,7 @@ function inside(api, operation) {
       parameterTable(api, operation.parameters),
       ...bodySchemas(api, operation.what.requestBody),
       el("h3", {}, "Responses"),
-      ...Object.entries(operation.what.responses ?? {}).map(([status, response]) => responseView(api, status, resolve(api, response)))),
+      ...responses(api, Object.entries(operation.what.responses ?? {}))),
     el("div", { class: "trying" }, request.node, request.code.node));
 }
 
@@ -132,9 +132,16 @@ function bodySchemas(api, body) {
   return [title, prose(resolved.description), ...mediaViews(api, resolved.content)].filter(Boolean);
 }
 
+function responses(api, all) {
+  const view = ([status, response]) => responseView(api, status, resolve(api, response));
+  const errors = all.filter(([status]) => Number(status) >= 400);
+  const folded = el("details", { class: "response" }, el("summary", {}, `Errors: ${errors.map(([status]) => status).join(", ")}`), el("div", { class: "errors" }, ...errors.map(view)));
+  return [...all.filter(([status]) => !(Number(status) >= 400)).map(view), ...(errors.length ? [folded] : [])];
+}
+
 function responseView(api, status, response) {
   const media = Object.entries(response.content ?? {});
-  const summary = [el("code", { class: "status" }, status), " ", response.description ?? ""];
+  const summary = [el("code", { class: "status" }, status), " ", ...inline(response.description ?? "")];
   if (!media.length) return el("p", { class: "response plain" }, ...summary);
   const node = el("details", { class: "response" }, el("summary", {}, ...summary));
   node.addEventListener("toggle", () => { if (node.open && node.children.length === 1) node.append(...mediaViews(api, response.content)); });

@@ -14,8 +14,12 @@ export function el(tag, attributes = {}, ...children) {
 /** Text as paragraphs, with what stands between backticks as code; null for none. */
 export function prose(text, name = "prose") {
   const parts = (text ?? "").split(/\n\s*\n/).filter((part) => part.trim());
-  const inline = (part) => part.trim().split(/`([^`\n]+)`/).map((piece, index) => (index % 2 ? el("code", {}, piece) : piece));
-  return parts.length ? el("div", { class: name }, ...parts.map((part) => el("p", {}, ...inline(part)))) : null;
+  return parts.length ? el("div", { class: name }, ...parts.map((part) => el("p", {}, ...inline(part.trim())))) : null;
+}
+
+/** One line of text, with what stands between backticks as code. */
+export function inline(text) {
+  return text.split(/`([^`\n]+)`/).map((piece, index) => (index % 2 ? el("code", {}, piece) : piece));
 }
 
 let count = 0;

@@ -1,6 +1,6 @@
 // One input of the model: its widget, what is in it, and that as JSON. The form is made of these.
 
-import { parse, toJson } from "./api.js";
+import { capital, parse, sentence, toJson } from "./api.js";
 import { el, newId } from "./dom.js";
 
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/; // as JSON writes it, to be sent with every digit as typed
@@ -244,7 +244,7 @@ function range({ minimum, maximum }) {
 /** What the service says of a value, as a sentence; with the remedy where a decimal comma is the cause. */
 export function advice(input, detail) {
   const comma = /^\s*[+-]?\d+,\d+\s*$/.test(input.text) && /number|integer/.test(input.field.kind);
-  return comma ? `${detail}. Write ${input.text.trim().replace(",", ".")}, with a point.` : detail;
+  return comma ? `${sentence(detail)} Write ${input.text.trim().replace(",", ".")}, with a point.` : detail;
 }
 
 /** The record in `text`: an object, or the first of a list of them. Throws with words for the person. */
@@ -259,5 +259,3 @@ export function record(text) {
   if (first === null || typeof first !== "object" || Array.isArray(first)) throw new Error("A record is an object: {\"name\": value, ...}");
   return new Map(Object.entries(first));
 }
-
-const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);

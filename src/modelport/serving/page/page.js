@@ -1,7 +1,7 @@
 // The page at /: a form made from the model's signature, the answer beside it, the same call as code. Several models: a list of them.
 
 import { drawAnswer, sayAnswer } from "./answer.js";
-import { noConnection, parse, pretty, send, sendWithKey, storedKey, trouble } from "./api.js";
+import { noConnection, parse, pretty, sendWithKey, sentence, storedKey, trouble } from "./api.js";
 import { codeTabs, copyButton, el, newId, prose } from "./dom.js";
 import { advice, Input, record } from "./fields.js";
 import { clientSample, samples } from "./samples.js";
@@ -274,7 +274,7 @@ class Answer {
   show(reply) {
     const answer = parse(reply.text);
     this.form.fail([]);
-    this.node.classList.remove("failed");
+    this.body.style.minHeight = "";
     this.body.replaceChildren(...drawAnswer(this.outputs, answer));
     this.raw.textContent = pretty(reply.text);
     this.details.classList.remove("vacant");
@@ -299,10 +299,10 @@ class Answer {
 
   fail({ title, detail }, wrong, others) {
     const links = wrong.slice(0, 20).map(([input, words]) => el("li", {},
-      el("button", { type: "button", class: "link", click: () => this.form.reveal(input) }, input.name), ` ${words}`));
+      el("button", { type: "button", class: "link", click: () => this.form.reveal(input) }, input.name), `: ${words}`));
     const more = wrong.length > links.length ? [el("li", {}, `and ${wrong.length - links.length} more`)] : [];
-    const rest = others.map((words) => el("li", {}, words));
-    this.node.classList.add("failed");
+    const rest = others.map((words) => el("li", {}, sentence(words)));
+    this.body.style.minHeight = `${this.body.offsetHeight}px`; // so that what is below stays where it is
     this.body.replaceChildren(el("p", { class: "trouble" }, title), detail ? el("p", {}, detail) : "", links.length + rest.length ? el("ul", { class: "troubles" }, ...links, ...more, ...rest) : "");
     this.status.textContent = "";
     this.details.classList.add("vacant");
