@@ -49,6 +49,8 @@ class ModelportError(Exception):
     title: ClassVar[str] = "Failed"
     exit_code: ClassVar[int] = 1
     status: ClassVar[int] = 500
+    request_id: str = ""
+    """Where a client raises what a service answered: the id under which the request stands in the service's log."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
