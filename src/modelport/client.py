@@ -37,11 +37,11 @@ class Client:
         with modelport.Client("https://iris.example.com", key) as iris:
             iris.predict({"petal_length": 1.4, "petal_width": 0.2})       -> {"prediction": "setosa", ...}
 
-    `model` names one of several that are served together. `timeout_s` is for a call with all its retries. `retries` is how often a request is
-    sent again when it was not answered: predicting twice does no harm. `transport` and `wait` are there for tests.
+    `model` names one of several that are served together. `timeout_s` is for a call with all its retries. `retries` is how often a
+    request is sent again when it was not answered: predicting twice does no harm. `transport` and `wait` are there for tests.
 
     Its methods raise what the service raised (`modelport.errors`: InvalidInput, Unauthorized, ...), with `request_id` to find it in the
-    service's log; Unavailable when the service is not reached, DeadlineExceeded when it does not answer in time. Threads may share a client.
+    service's log; Unavailable when the service is not reached, DeadlineExceeded when it does not answer in time. Threads may share one.
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class Client:
     def predict(self, inputs: Mapping[str, Any]) -> dict[str, Any]: ...
 
     @overload
-    def predict(self, inputs: pd.DataFrame) -> pd.DataFrame: ...
+    def predict(self, inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]: ...
 
     @overload
-    def predict(self, inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]: ...
+    def predict(self, inputs: pd.DataFrame) -> pd.DataFrame: ...
 
     def predict(self, inputs: Any) -> Any:
         """The answer to a record, the answers to a list of records, or those to a DataFrame as one with the same index.
 
-        Values may be those of numpy and pandas; NaN, NaT and NA are sent as null, times as ISO 8601. InvalidInput lists each wrong value; its
-        pointers begin with the row's position.
+        Values may be those of numpy and pandas; NaN, NaT and NA are sent as null, times as ISO 8601. InvalidInput lists each wrong value;
+        its pointers begin with the row's position.
         """
         frame = _is_frame(inputs)
         if not (frame or isinstance(inputs, Mapping) or (isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes))):
@@ -101,7 +101,7 @@ class Client:
         """Whether the service has just predicted correctly and takes requests; False also when it is not reached. It is asked once."""
         try:
             self._once("GET", f"{self.url}/readyz", None, time.monotonic() + self._timeout_s)
-        except (Unavailable, DeadlineExceeded):
+        except (_Again, Unavailable, DeadlineExceeded):
             return False
         return True
 
@@ -163,11 +163,11 @@ class Client:
         return DeadlineExceeded(f"{self.url} did not answer within {self._timeout_s:g} s", hint="Client(..., timeout_s=...) waits longer.")
 
 
-class _Again(Unavailable):
-    """A request that was not taken up, and may be sent again `after_s` from now."""
+class _Again(Exception):
+    """A request that was not taken up, and may be sent again `after_s` from now; `error` is what else there is to raise."""
 
     def __init__(self, error: ModelportError, after_s: float = 0.0) -> None:
-        super().__init__(error.message, hint=error.hint)
+        super().__init__(error.message)
         self.error = error
         self.after_s = after_s
 
@@ -204,10 +204,8 @@ def _error(response: httpx.Response, content: bytes) -> ModelportError:
     """The exception that an answer stands for: by its problem document (RFC 9457), else by its status."""
     if response.is_redirect:
         target = response.headers.get("location", "nowhere")
-        return UsageError(
-            f"{response.url} redirects to {target}",
-            hint="Give the client the address it redirects to: it follows none, for the key's sake.",
-        )
+        hint = "Give the client the address it redirects to: it follows none, so that the key stays where it was sent."
+        return UsageError(f"{response.url} redirects to {target}", hint=hint)
     try:
         problem = json.loads(content)
         code = problem["type"].removeprefix("urn:modelport:")
@@ -272,7 +270,7 @@ def _records(frame: Any) -> list[dict[str, Any]]:
 
 def _as_frame(answers: list[dict[str, Any]], asked: Any) -> Any:
     """One column an output; of probabilities one a class, "probabilities.setosa", as in files."""
-    import pandas
+    import pandas as pd
 
     flat = []
     for answer in answers:
@@ -283,7 +281,7 @@ def _as_frame(answers: list[dict[str, Any]], asked: Any) -> Any:
             else:
                 row[name] = value
         flat.append(row)
-    return pandas.DataFrame(flat, index=asked.index)
+    return pd.DataFrame(flat, index=asked.index)
 
 
 def _plain(value: Any, path: tuple[str | int, ...]) -> Any:
@@ -302,10 +300,8 @@ def _plain(value: Any, path: tuple[str | int, ...]) -> Any:
         return [_plain(part, (*path, index)) for index, part in enumerate(value)]
     if isinstance(value, date | time_of_day):
         return value.isoformat()
-    if type(value).__name__ == "datetime64":
-        text = str(value)
-        return None if text == "NaT" else text
     if hasattr(value, "tolist"):  # numpy's scalars and arrays, pandas' Series
-        return _plain(value.tolist(), path)
+        moments = getattr(getattr(value, "dtype", None), "kind", "") == "M" and hasattr(value, "astype")
+        return _plain((value.astype("datetime64[us]") if moments else value).tolist(), path)
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     raise InvalidInput([FieldError(pointer(*path), f"is a {kind}, which JSON cannot hold", "a JSON value", kind)])
