@@ -24,7 +24,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -38,6 +38,8 @@ NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
 """A bundle's name: that of a container image (OCI distribution-spec) without a slash."""
 _MAX_MANIFEST = 64 * 2**20
 _MAX_FILES = 10_000
+_MAKE = "`modelport pack MODEL --name NAME` makes one."
+_AGAIN = "A bundle never changes: pack again, or fetch it again."
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,17 @@ class Bundle:
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the bundle ("golden.json"), or None when the bundle has no such file."""
-        return json.loads((self.folder / name).read_bytes()) if name in self.files else None
+        if name not in self.files:
+            return None
+        try:
+            return json.loads((self.folder / name).read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{self.folder / name} is not JSON: {error}", hint=_AGAIN) from error
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest, with its digest."""
-        raw = asdict(self)
-        del raw["folder"]
-        return {"format": FORMAT, **raw, "signature": self.signature.to_dict()}
+        raw = {slot.name: getattr(self, slot.name) for slot in fields(self) if slot.name != "folder"}
+        return {"format": FORMAT, **raw, "card": asdict(self.card), "signature": self.signature.to_dict()}
 
     def write_tar(self, out: BinaryIO) -> None:
         """The bundle as an uncompressed tar: the same bundle gives the same bytes."""
@@ -146,7 +152,7 @@ def open_bundle(path: Path) -> Bundle:
     A tar is unpacked into a temporary folder that lives as long as the process. BundleError names the file that is wrong.
     """
     if not path.exists():
-        raise BundleError(f"{path}: no such bundle")
+        raise BundleError(f"{path}: no such bundle", hint=_MAKE)
     if path.is_dir():
         return _verify(path)
     folder = Path(_temporary())
@@ -157,39 +163,45 @@ def open_bundle(path: Path) -> Bundle:
 def unpack(tar_path: Path, folder: Path) -> None:
     """Unpack a bundle's tar into the empty `folder`: regular files with plain names only. BundleError otherwise."""
     try:
+        left = tar_path.stat().st_size
         with tarfile.open(tar_path, mode="r:") as tar:
             for count, member in enumerate(tar):
                 name = PurePosixPath(member.name)
-                if not member.isreg() or name.is_absolute() or ".." in name.parts or "\\" in member.name:
-                    raise BundleError(f"{tar_path}: {member.name!r} is no plain file inside the bundle")
-                if count > _MAX_FILES:
-                    raise BundleError(f"{tar_path} holds more than {_MAX_FILES} files")
+                if member.type != tarfile.REGTYPE or member.issparse() or name.is_absolute() or ".." in name.parts or "\\" in member.name:
+                    raise BundleError(f"{tar_path}: {member.name!r} is no plain file inside the bundle", hint=_MAKE)
+                left -= member.size
+                if count > _MAX_FILES or left < 0:
+                    raise BundleError(f"{tar_path} holds more than {_MAX_FILES} files, or more bytes than it has", hint=_MAKE)
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = tar.extractfile(member)
                 assert source is not None
                 with target.open("xb") as out:
                     shutil.copyfileobj(source, out)
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, RecursionError) as error:
         raise BundleError(f"{tar_path} is no bundle: {error}", hint="A bundle is a folder or .tar made by `modelport pack`.") from error
 
 
 def _verify(folder: Path) -> Bundle:
     path = folder / MANIFEST
     if not path.is_file() or path.is_symlink():
-        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}", hint="`modelport pack MODEL --name NAME` makes one.")
+        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}", hint=_MAKE)
     if path.stat().st_size > _MAX_MANIFEST:
-        raise BundleError(f"{path} is larger than {_MAX_MANIFEST} bytes")
+        raise BundleError(f"{path} is larger than {_MAX_MANIFEST} bytes", hint=_MAKE)
     raw = path.read_bytes()
     try:
         manifest = json.loads(raw)
         digest = manifest.pop("digest")
+        canonical = _canonical(manifest)
+        whole = _canonical({**manifest, "digest": digest}) + b"\n"
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise _changed(path) from error
     if manifest.get("format") != FORMAT:
-        raise BundleError(f"{path} has format {manifest.get('format')!r}; this Modelport reads format {FORMAT}")
-    expected = "sha256:" + hashlib.sha256(_canonical(manifest)).hexdigest()
-    if digest != expected or raw != _canonical({**manifest, "digest": digest}) + b"\n":
+        raise BundleError(
+            f"{path} has format {manifest.get('format')!r}; this Modelport reads format {FORMAT}",
+            hint="It was packed by another Modelport: use that one, or pack again with this one.",
+        )
+    if digest != "sha256:" + hashlib.sha256(canonical).hexdigest() or raw != whole:
         raise _changed(path)
     bundle = _from_manifest(folder, digest, manifest)
     _verify_files(bundle)
@@ -201,8 +213,8 @@ def _verify_files(bundle: Bundle) -> None:
     for path in sorted(bundle.folder.rglob("*")):
         name = path.relative_to(bundle.folder).as_posix()
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise BundleError(f"{path} is a link or a special file, which a bundle cannot hold")
-        if path.is_file() and name != MANIFEST and "__pycache__" not in path.parts:
+            raise BundleError(f"{path} is a link or a special file, which a bundle cannot hold", hint=_AGAIN)
+        if path.is_file() and name != MANIFEST:
             found.add(name)
             if name not in bundle.files:
                 raise BundleError(f"{path} does not belong to the bundle {bundle.name!r}", hint="Remove it, or pack again.")
@@ -218,23 +230,50 @@ def _from_manifest(folder: Path, digest: str, manifest: dict[str, Any]) -> Bundl
     known = set(Bundle.__dataclass_fields__) - {"folder", "digest"}
     for key in manifest:
         if key != "format" and key not in known:
-            raise BundleError(f"{folder / MANIFEST} has an unknown key {key!r}{did_you_mean(key, known)}")
+            raise BundleError(
+                f"{folder / MANIFEST} has an unknown key {key!r}{did_you_mean(key, known)}", hint="Pack again with this Modelport."
+            )
     try:
         values: dict[str, Any] = {key: manifest[key] for key in manifest if key != "format"}
-        card: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in manifest["card"].items()}
+        for key, kind in _KINDS.items():
+            if not isinstance(values[key], kind):
+                raise TypeError(f"{key} is {str(values[key])[:60]}")
+        for name, entry in values["files"].items():
+            if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str) or not isinstance(entry.get("size"), int):
+                raise TypeError(f"files has no sha256 and size for {name}")
+        check_name(values["name"])
+        card: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values["card"].items()}
         values["card"] = Card(**card)
-        values["signature"] = Signature.from_dict(manifest["signature"], str(folder / MANIFEST))
-        values["trusted"] = tuple(manifest["trusted"])
+        values["signature"] = Signature.from_dict(values["signature"], str(folder / MANIFEST))
+        values["trusted"] = tuple(values["trusted"])
         bundle = Bundle(folder=folder, digest=digest, **values)
-    except (KeyError, TypeError, AttributeError, ModelportError) as error:
+    except (KeyError, TypeError, RecursionError, ModelportError) as error:
         raise BundleError(f"{folder / MANIFEST} is not a manifest: {error}", hint="Pack again with this Modelport.") from error
     if bundle.model not in bundle.files:
-        raise BundleError(f"{folder / MANIFEST} names the model {bundle.model!r}, which is not among its files")
+        raise BundleError(f"{folder / MANIFEST} names the model {bundle.model!r}, which is not among its files", hint=_AGAIN)
     return bundle
 
 
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "card": dict,
+    "signature": dict,
+    "model": str,
+    "python": str,
+    "created": (str, type(None)),
+    "title": str,
+    "subtitle": str,
+    "description": str,
+    "labels": dict,
+    "lineage": dict,
+    "trusted": list,
+    "files": dict,
+}
+"""What a manifest holds beside format and digest."""
+
+
 def _changed(path: Path) -> BundleError:
-    return BundleError(f"{path} was changed after it was packed", hint="A bundle never changes: pack again, or fetch it again.")
+    return BundleError(f"{path} was changed after it was packed", hint=_AGAIN)
 
 
 def _canonical(value: Any) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,9 +17,19 @@ import numpy as np
 
 from modelport import plugins
 from modelport.bundle import Bundle
-from modelport.errors import GoldenMismatch, InvalidInput, ModelContract, ModelFailed, ModelportError
+from modelport.errors import (
+    BundleError,
+    GoldenMismatch,
+    InvalidInput,
+    ModelContract,
+    ModelFailed,
+    ModelFileError,
+    ModelportError,
+    SignatureError,
+    UsageError,
+)
 from modelport.frameworks import Card, Framework
-from modelport.signature import Columns, Signature
+from modelport.signature import Columns, Field, Signature
 
 
 @dataclass
@@ -30,7 +42,6 @@ class Engine:
     described: Signature
     """What the model says of itself: its outputs are those of `signature` by position, under their first names."""
     name: str = "native"
-    calls: int = field(default=0, init=False)
 
     def predict(self, columns: Columns) -> Columns:
         """The answers to `columns`, one array per output of the signature, all as long as the inputs.
@@ -38,22 +49,19 @@ class Engine:
         InvalidInput when the model's own code says so, ModelFailed when it raises anything else, ModelContract when the answer has the
         wrong length or lacks an output.
         """
-        self.calls += 1
         try:
             answers = self.framework.predict(self.model, columns, self.signature)
         except ModelportError:
             raise
         except Exception as error:
             raise ModelFailed(f"the model raised {type(error).__name__}: {error}") from error
+        if not isinstance(answers, Mapping):
+            raise ModelContract(f"the model gave a {type(answers).__name__} where its outputs by name are expected")
         rows = len(next(iter(columns.values())))
-        outputs = {}
-        for output, own in zip(self.signature.outputs, self.described.outputs, strict=True):
-            answer = answers.get(own.name)
-            if answer is None or not hasattr(answer, "__len__") or len(answer) != rows:
-                got = "nothing" if answer is None else f"{len(answer)} values" if hasattr(answer, "__len__") else f"a {type(answer).__name__}"
-                raise ModelContract(f"the model gave {got} for output {output.name!r} of {rows} rows")
-            outputs[output.name] = np.asarray(answer)
-        return outputs
+        return {
+            output.name: _checked(output, answers.get(own.name), rows)
+            for output, own in zip(self.signature.outputs, self.described.outputs, strict=True)
+        }
 
     def answer(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Output records for input records: `Signature.columns`, `predict` and `Signature.records` in one."""
@@ -69,27 +77,98 @@ def load(bundle: Bundle) -> Engine:
 
 def load_model(path: Path, card: Card, signature: Signature | None = None, code: Path | None = None) -> Engine:
     """A model file in memory, with the modules in the folder `code` at hand; `signature` is the model's own where none is given."""
-    if code is not None:
-        _bring_code(code)
     framework = plugins.framework(card.framework)
-    model = framework.load(path, card)
+    with _at_hand(code):
+        model = framework.load(path, card)
     described = framework.describe(model, card)
+    if signature is not None and len(signature.outputs) != len(described.outputs):
+        raise SignatureError(f"{path.name} gives {len(described.outputs)} outputs, the signature has {len(signature.outputs)}")
     return Engine(framework, model, signature or described, described)
 
 
-def _bring_code(code: Path) -> None:
-    """Make the modules in `code` importable, and their names findable where the pickle looks for them: in `__main__`.
+def _checked(output: Field, answer: Any, rows: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """What the model gave for `output` as an array of `rows` rows."""
+    if answer is None:
+        raise ModelContract(f"the model gave nothing for output {output.name!r} of {rows} rows")
+    try:
+        array = np.asarray(answer)
+    except ValueError as error:
+        raise ModelContract(f"the model gave rows of different shapes for output {output.name!r}") from error
+    if array.ndim == 0 or len(array) != rows:
+        got = f"{len(array)} values" if array.ndim else f"a {type(answer).__name__}"
+        raise ModelContract(f"the model gave {got} for output {output.name!r} of {rows} rows")
+    shape = array.shape[1:]
+    fits = len(shape) == len(output.shape) and all(wanted in (-1, size) for wanted, size in zip(output.shape, shape, strict=True))
+    if not fits and array.dtype != object:
+        raise ModelContract(f"the model gave rows of shape {shape} for output {output.name!r}, which has the shape {output.shape}")
+    return array
 
-    A function written in a notebook or script is pickled as `__main__.name`; there it is put, unless the name is taken.
+
+_loading = threading.RLock()
+_brought: dict[str, bytes] = {}
+"""The source of every module that came with a model, by its name."""
+
+
+@contextmanager
+def _at_hand(code: Path | None) -> Iterator[None]:
+    """While a model is loaded: the modules in `code` are imported, and `__main__` holds their names and no others.
+
+    A function written in a notebook or script is pickled as `__main__.name`, so that two models may well mean two functions by one name;
+    each finds its own. The modules stay imported, as the model may need them later. UsageError when another module has the name of one.
     """
-    if str(code) not in sys.path:
-        sys.path.insert(0, str(code))
-    main = sys.modules["__main__"]
-    for path in sorted(code.glob("*.py")):
-        module: ModuleType = importlib.import_module(path.stem)
-        for name, value in vars(module).items():
-            if not name.startswith("__") and not hasattr(main, name):
-                setattr(main, name, value)
+    with _loading:
+        if code is None:
+            yield
+            return
+        script = ModuleType("__main__")
+        for module in _imported(code):
+            for name, value in vars(module).items():
+                if not name.startswith("__"):
+                    vars(script).setdefault(name, value)
+        before = sys.modules["__main__"]
+        sys.modules["__main__"] = script
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = before
+
+
+def _imported(code: Path) -> list[ModuleType]:
+    sources = {path.stem: path.read_bytes() for path in sorted(code.glob("*.py"))}
+    for name, source in sources.items():
+        loaded = sys.modules.get(name)
+        if name in sys.stdlib_module_names or (loaded is not None and _source(loaded) != source):
+            where = getattr(loaded, "__file__", None) or "Python itself"
+            raise UsageError(
+                f"the model brings a module {name!r} along, and another {name!r} is here, from {where}",
+                hint="Give one of them another name, or load the two models in processes of their own.",
+            )
+    written = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # a bundle never changes
+    sys.path.insert(0, str(code))
+    importlib.invalidate_caches()
+    try:
+        modules = [importlib.import_module(name) for name in sources]
+    except Exception as error:
+        raise ModelFileError(
+            f"the code that comes with the model does not import: {type(error).__name__}: {error}",
+            hint="What it imports must be installed here, or come along with --code too.",
+        ) from error
+    finally:
+        sys.path.remove(str(code))
+        sys.dont_write_bytecode = written
+    _brought.update(sources)
+    return modules
+
+
+def _source(module: ModuleType) -> bytes | None:
+    """The source a module was made from, as far as it can be known."""
+    if module.__name__ in _brought:
+        return _brought[module.__name__]
+    try:
+        return Path(module.__file__ or "").read_bytes()
+    except OSError:
+        return None
 
 
 def verify_golden(engine: Engine, bundle: Bundle) -> int:
@@ -97,13 +176,18 @@ def verify_golden(engine: Engine, bundle: Bundle) -> int:
     golden = bundle.read_json("golden.json")
     if golden is None:
         return 0
-    inputs = [row["input"] for row in golden["rows"]]
+    try:
+        inputs = [row["input"] for row in golden["rows"]]
+        recorded = [row["output"] for row in golden["rows"]]
+        tolerance = float(golden["tolerance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"golden.json of {bundle.name!r} holds no rows with an input and an output", hint="Pack again.") from error
     try:
         answers = engine.answer(inputs)
     except InvalidInput as error:
         raise GoldenMismatch(f"golden rows of {bundle.name!r} do not fit its signature: {error.message}") from error
-    for index, (row, answer) in enumerate(zip(golden["rows"], answers, strict=True)):
-        difference = _difference(row["output"], answer, golden["tolerance"])
+    for index, (output, answer) in enumerate(zip(recorded, answers, strict=True)):
+        difference = _difference(output, answer, tolerance)
         if difference:
             raise GoldenMismatch(
                 f"golden row {index} of {bundle.name!r} answers differently now: {difference}",
