@@ -241,9 +241,10 @@ def test_modules_that_come_along_find_each_other_also_later(tmp_path: Path, modu
         "mine_b.py": "ONE = 1\n",
         "mine_c.py": "TEN = 10\n",
     }
-    assert call(*pickled(tmp_path, code)) == 14.0
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(code)
-    assert strtmp_path not in sys.path
+    folder = tmp_path / "code"
+    assert call(*pickled(folder, code)) == 14.0
+    assert sorted(path.name for path in folder.iterdir()) == sorted(code)
+    assert str(folder) not in sys.path
 
 
 def test_code_that_does_not_import_is_named(tmp_path: Path, modules: Mapping[str, ModuleType]) -> None:
