@@ -117,14 +117,14 @@ class Pace:
     that a pause of the machine is no lesson.
     """
 
-    _KEPT = 0.98
+    _KEPT = 0.9
     """How much of a call's weight is left after one more."""
 
     def __init__(self, measured: Sequence[tuple[int, float]] = ()) -> None:
         self.fixed_s, self.each_s = 0.001, 0.0
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
         for rows, seconds in measured:
-            self._take(rows, seconds)
+            self._take(rows, seconds, seconds)
 
     @property
     def known(self) -> bool:
@@ -146,11 +146,11 @@ class Pace:
 
     def learn(self, rows: int, seconds: float) -> None:
         """A call of so many rows took so long."""
-        self._take(rows, min(seconds, 4 * self.seconds(rows)) if self.known else seconds)
+        expected_s = self.seconds(rows) if self.known else seconds
+        self._take(rows, min(seconds, 4 * expected_s), expected_s)
 
-    def _take(self, rows: int, seconds: float) -> None:
-        seconds = max(seconds, 1e-7)
-        weight, kept = 1 / (seconds * seconds), self._KEPT
+    def _take(self, rows: int, seconds: float, expected_s: float) -> None:
+        weight, kept = 1 / max(expected_s * expected_s, 1e-14), self._KEPT
         w, wx, wxx, wy, wxy = self._sums
         w, wx, wxx = kept * w + weight, kept * wx + weight * rows, kept * wxx + weight * rows * rows
         wy, wxy = kept * wy + weight * seconds, kept * wxy + weight * seconds * rows
@@ -162,8 +162,8 @@ class Pace:
             if self.fixed_s <= 0:
                 self.fixed_s, self.each_s = 1e-6, wxy / wxx
         else:  # calls of one size say nothing of how the time parts: keep the parts, and move both
-            faster = wy / (self.fixed_s * w + self.each_s * wx)
-            self.fixed_s, self.each_s = self.fixed_s * faster, self.each_s * faster
+            slower = wy / (self.fixed_s * w + self.each_s * wx)
+            self.fixed_s, self.each_s = self.fixed_s * slower, self.each_s * slower
 
 
 _Outcome: TypeAlias = tuple[Work[AnyRows, Answers], "Answers | None", int, "Exception | None"]

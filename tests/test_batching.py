@@ -1,0 +1,617 @@
+"""Requests that wait for one model: what shares a call, who waits for whom, and what happens to those that fail, leave or come too late.
+
+The loop, the clock and the model's thread are made here: time passes only when a test or the model says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelport.errors import DeadlineExceeded, FieldError, InvalidInput, ModelContract, ModelFailed, Unavailable
+from modelport.serving.batching import INLINE_SECONDS, Batcher, Pace, Work
+
+SLOW = (0.001, 0.001)
+"""Seconds of a call, and of a row in it: too long for the loop."""
+FAST = (0.00001, 0.000001)
+
+
+class Numbers(tuple[int, ...]):
+    """The rows of a request: numbers, whose answers are themselves times ten."""
+
+    @property
+    def count(self) -> int:
+        return len(self)
+
+    def part(self, start: int, stop: int) -> Numbers:
+        return Numbers(self[start:stop])
+
+
+class Timer:
+    def __init__(self, when: float, callback: Callable[..., object]) -> None:
+        self.when, self.callback, self.cancelled = when, callback, False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class World:
+    """A loop, a clock, a thread and a model in one, which keeps the calls that were made."""
+
+    def __init__(self, cost: tuple[float, float] = SLOW, *, raises: Callable[[int], Exception | None] = lambda value: None) -> None:
+        self.now = 100.0
+        self.cost, self.raises = cost, raises
+        self.calls: list[list[Numbers]] = []
+        self.places: list[str] = []
+        self.unforeseen: list[dict[str, Any]] = []
+        self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._on_thread: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._timers: list[Timer] = []
+        self._place = "loop"
+
+    # The model
+
+    def predict(self, parts: Sequence[Numbers]) -> list[int]:
+        self.calls.append(list(parts))
+        self.places.append(self._place)
+        values = [value for part in parts for value in part]
+        self.now += self.cost[0] + self.cost[1] * len(values)
+        for value in values:
+            error = self.raises(value)
+            if error is not None:
+                raise error
+        return [value * 10 for value in values]
+
+    @property
+    def computed(self) -> list[int]:
+        """Every value that reached the model, in order."""
+        return [value for call in self.calls for part in call for value in part]
+
+    # The loop
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        self._soon.append((callback, args))
+
+    call_soon_threadsafe = call_soon
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:
+        timer = Timer(when, lambda: callback(*args))
+        self._timers.append(timer)
+        return timer
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.unforeseen.append(context)
+
+    # The thread
+
+    def submit(self, work: Callable[..., object], *args: Any) -> None:
+        self._on_thread.append((work, args))
+
+    # What a test does
+
+    def turn(self) -> None:
+        """One turn of the loop: what is ready now, not what becomes ready by it."""
+        for timer in [timer for timer in self._timers if timer.when <= self.now]:
+            self._timers.remove(timer)
+            if not timer.cancelled:
+                timer.callback()
+        for _ in range(len(self._soon)):
+            callback, args = self._soon.popleft()
+            callback(*args)
+
+    def call(self) -> None:
+        """The thread does one thing."""
+        work, args = self._on_thread.popleft()
+        self._place = "thread"
+        work(*args)
+        self._place = "loop"
+
+    def settle(self) -> None:
+        """Turn until nothing is left to do."""
+        while self._soon or self._on_thread:
+            self.turn()
+            if self._on_thread:
+                self.call()
+
+    def batcher(self, *, pace: Pace | None = None, **about: Any) -> Batcher[Numbers, list[int]]:
+        measured = Pace([(rows, self.cost[0] + self.cost[1] * rows) for rows in (1, 8, 64)])
+        return Batcher(self.predict, loop=self, pace=pace or measured, thread=self, clock=lambda: self.now, **about)  # type: ignore[arg-type]
+
+
+class Asked(Work[Numbers, list[int]]):
+    """A request that keeps what it got."""
+
+    __slots__ = ("answers", "error", "times")
+
+    def __init__(self, world: World, *values: int, caller: str = "one", within: float = 30.0) -> None:
+        super().__init__(Numbers(values), world.time() + within, caller, Asked.take)
+        self.answers: list[int] | None = None
+        self.error: Exception | None = None
+        self.times = 0
+
+    @staticmethod
+    def take(work: Any, answers: list[int] | None, start: int, error: Exception | None) -> None:
+        work.times += 1
+        work.error = error
+        work.answers = None if answers is None else answers[start : start + work.rows.count]
+
+
+class Seen:
+    """An observer and a flight that keep what they are told."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+        self.sheds: list[str] = []
+        self.flights: list[list[Numbers]] = []
+        self.open = 0
+
+    def batch(self, rows: int, requests: int, queue_s: float, predict_s: float) -> None:
+        self.batches.append((rows, requests))
+
+    def shed(self, reason: str) -> None:
+        self.sheds.append(reason)
+
+    def begin(self, works: Sequence[Work[Any, Any]], deadline_s: float) -> None:
+        assert deadline_s == min(work.deadline for work in works)
+        self.flights.append([work.rows for work in works])
+        self.open += 1
+
+    def end(self) -> None:
+        self.open -= 1
+
+
+def ask(batcher: Batcher[Numbers, list[int]], *asked: Asked) -> None:
+    for one in asked:
+        batcher.submit(one)
+
+
+# What shares a call
+
+
+def test_what_arrives_in_one_turn_of_the_loop_makes_one_call() -> None:
+    world = World()
+    asked = [Asked(world, 1), Asked(world, 2, 3), Asked(world, 4)]
+    ask(world.batcher(), *asked)
+    assert world.calls == []
+    world.settle()
+    assert world.calls == [[(1,), (2, 3), (4,)]]
+    assert [one.answers for one in asked] == [[10], [20, 30], [40]]
+
+
+def test_an_idle_model_is_called_without_any_timer() -> None:
+    world = World(FAST)
+    one = Asked(world, 7)
+    ask(world.batcher(), one)
+    world.turn()
+    assert one.answers == [70]
+    assert world._timers == []
+
+
+def test_what_arrives_while_the_model_is_busy_makes_the_next_call() -> None:
+    world = World()
+    batcher = world.batcher()
+    ask(batcher, Asked(world, 1))
+    world.turn()
+    for value in (2, 3, 4):
+        ask(batcher, Asked(world, value))
+        world.turn()
+    assert world.calls == []
+    world.settle()
+    assert world.calls == [[(1,)], [(2,), (3,), (4,)]]
+
+
+def test_the_next_call_begins_before_the_answers_of_the_last_are_delivered() -> None:
+    """The thread is never idle for the sake of encoding."""
+    world = World()
+    batcher = world.batcher()
+    first, second = Asked(world, 1), Asked(world, 2)
+    ask(batcher, first)
+    world.turn()
+    ask(batcher, second)
+    world.call()
+    busy_at_delivery = []
+    first.done = lambda *_: busy_at_delivery.append(len(world._on_thread))  # type: ignore[assignment]
+    world.turn()
+    assert busy_at_delivery == [1]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(), min_size=1, max_size=5), st.integers(0, 2)), max_size=30),
+    st.sampled_from([SLOW, FAST, (0.0005, 0.01)]),
+    st.sets(st.integers(), max_size=3),
+)
+def test_each_caller_gets_its_own_rows_in_order_and_once(
+    requests: list[tuple[int, list[int], int]], cost: tuple[float, float], bad: set[int]
+) -> None:
+    world = World(cost, raises=lambda value: ValueError(value) if value in bad else None)
+    batcher = world.batcher()
+    asked = []
+    for caller, values, turns in requests:
+        asked.append(Asked(world, *values, caller=str(caller)))
+        batcher.submit(asked[-1])
+        for _ in range(turns):
+            world.turn()
+    world.settle()
+    for one in asked:
+        assert one.times == 1
+        wrong = [index for index, value in enumerate(one.rows) if value in bad]
+        if wrong:
+            assert isinstance(one.error, ModelFailed)
+            assert one.error.row == (wrong[0] if len(one.rows) > 1 else None)
+        else:
+            assert one.error is None
+            assert one.answers == [value * 10 for value in one.rows]
+    assert batcher.waiting == 0
+
+
+# Where a call is made
+
+
+def test_a_short_call_is_made_on_the_loop_and_a_long_one_on_the_models_thread() -> None:
+    for cost, place in ((FAST, "loop"), (SLOW, "thread")):
+        world = World(cost)
+        ask(world.batcher(), Asked(world, 1))
+        world.settle()
+        assert world.places == [place]
+
+
+def test_a_model_of_which_nothing_is_known_is_called_on_the_thread() -> None:
+    world = World(FAST)
+    ask(world.batcher(pace=Pace()), Asked(world, 1))
+    world.settle()
+    assert world.places == ["thread"]
+
+
+def test_a_model_that_has_become_fast_again_comes_back_to_the_loop() -> None:
+    world = World(FAST)
+    batcher = world.batcher(pace=Pace([(1, 2 * INLINE_SECONDS)]))
+    for _ in range(60):
+        ask(batcher, Asked(world, 1))
+        world.settle()
+    assert world.places[0] == "thread"
+    assert world.places[-1] == "loop"
+
+
+def test_the_loop_turns_while_a_long_call_is_made() -> None:
+    """With a real loop and a real thread: the model waits for something that only the loop does."""
+    turned = threading.Event()
+
+    def predict(parts: Sequence[Numbers]) -> list[int]:
+        assert turned.wait(30)
+        return [value for part in parts for value in part]
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        batcher: Batcher[Numbers, list[int]] = Batcher(predict, loop=loop, pace=Pace([(1, 1.0)]))
+        answered: asyncio.Future[list[int]] = loop.create_future()
+        batcher.submit(Work(Numbers((5,)), loop.time() + 30, "one", lambda work, answers, start, error: answered.set_result(answers or [])))
+        loop.call_soon(lambda: loop.call_soon(turned.set))
+        return await answered
+
+    assert asyncio.run(main()) == [5]
+
+
+# How large a call is
+
+
+def test_a_call_grows_only_as_long_as_that_pays() -> None:
+    """Rows that cost ten times a call are not worth gathering: the others would wait for nothing."""
+    world = World((0.001, 0.01))
+    ask(world.batcher(), *(Asked(world, value) for value in range(3)))
+    world.settle()
+    assert world.calls == [[(0,)], [(1,)], [(2,)]]
+
+
+def test_a_call_takes_at_most_half_of_what_is_left_to_the_most_urgent() -> None:
+    world = World((0.01, 0.001))
+    batcher = world.batcher()
+    ask(batcher, *(Asked(world, value, within=0.06) for value in range(40)))
+    world.settle()
+    assert len(world.calls[0]) == 20
+
+
+def test_a_request_larger_than_any_call_should_be_is_made_alone() -> None:
+    world = World((0.001, 0.001))
+    large = Asked(world, *range(1000))
+    ask(world.batcher(), Asked(world, -1), large, Asked(world, -2))
+    world.settle()
+    assert [[len(part) for part in call] for call in world.calls] == [[1], [1000], [1]]
+    assert large.answers == [value * 10 for value in range(1000)]
+
+
+# Taking turns
+
+
+def test_callers_take_turns_when_more_waits_than_fits() -> None:
+    world = World((0.001, 0.004))
+    batcher = world.batcher()
+    flood = [Asked(world, value, caller="flood") for value in range(50)]
+    ask(batcher, *flood)
+    quiet = Asked(world, 1000, caller="quiet")
+    ask(batcher, quiet)
+    world.settle()
+    assert (1000,) in world.calls[1]  # the flood's first fills the first call
+    assert all(one.answers is not None for one in flood)
+
+
+def test_a_flood_does_not_keep_others_from_being_taken() -> None:
+    """The flooding caller is refused when its own line is too long for the deadline; another's line is short."""
+    world = World((0.0, 0.1))
+    batcher = world.batcher()
+    ask(batcher, Asked(world, 0, caller="flood", within=2))
+    world.turn()
+    refused = 0
+    for value in range(1, 100):
+        try:
+            batcher.submit(Asked(world, value, caller="flood", within=2))
+        except Unavailable:
+            refused += 1
+    assert refused > 70
+    quiet = Asked(world, 1000, caller="quiet", within=2)
+    batcher.submit(quiet)
+    world.settle()
+    assert quiet.answers == [10000]
+
+
+# Refusing
+
+
+def test_what_cannot_be_answered_in_time_is_refused_at_once_with_the_seconds_to_wait() -> None:
+    world = World((0.0, 1.0))
+    seen = Seen()
+    batcher = world.batcher(observer=seen)
+    ask(batcher, Asked(world, 1))
+    world.turn()
+    ask(batcher, *(Asked(world, value) for value in range(5)))
+    with pytest.raises(Unavailable) as refused:
+        batcher.submit(Asked(world, 6, within=3.0))
+    assert refused.value.retry_after_s == 5  # one second of the running call, six of rows, and three would have been in time
+    assert seen.sheds == ["wait"]
+    world.settle()
+    assert 6 not in world.computed
+
+
+def test_an_idle_model_is_tried_however_slow_it_is_said_to_be() -> None:
+    """A pace that is wrong must not shut the service for ever."""
+    world = World(FAST)
+    batcher = world.batcher(pace=Pace([(1, 1000.0)]))
+    one = Asked(world, 1)
+    batcher.submit(one)
+    world.settle()
+    assert one.answers == [10]
+
+
+def test_no_more_wait_than_the_limit() -> None:
+    world = World()
+    batcher = world.batcher(max_waiting=3)
+    ask(batcher, Asked(world, 0))
+    world.turn()
+    ask(batcher, *(Asked(world, value) for value in range(3)))
+    with pytest.raises(Unavailable, match="3 requests wait"):
+        batcher.submit(Asked(world, 9))
+    world.settle()
+    ask(batcher, Asked(world, 9))
+
+
+# Deadlines and those who left
+
+
+def test_expired_work_is_never_computed() -> None:
+    world = World()
+    seen = Seen()
+    batcher = world.batcher(observer=seen)
+    ask(batcher, Asked(world, 1))
+    world.turn()
+    late, in_time = Asked(world, 2, within=1.0), Asked(world, 3, within=100.0)
+    ask(batcher, late, in_time)
+    world.now += 2.0
+    world.settle()
+    assert isinstance(late.error, DeadlineExceeded)
+    assert in_time.answers == [30]
+    assert world.computed == [1, 3]
+    assert seen.sheds == ["expired"]
+
+
+def test_callers_of_a_stuck_model_are_told_when_their_deadlines_pass() -> None:
+    world = World()
+    batcher = world.batcher()
+    running, waiting = Asked(world, 1, within=5.0), Asked(world, 2, within=6.0)
+    ask(batcher, running)
+    world.turn()
+    ask(batcher, waiting)
+    world.now += 5.5
+    world.turn()
+    assert isinstance(running.error, DeadlineExceeded)
+    assert waiting.times == 0
+    world.now += 1.0
+    world.turn()
+    assert isinstance(waiting.error, DeadlineExceeded)
+    world.settle()
+    assert running.times == waiting.times == 1
+    assert world.computed == [1]
+
+
+def test_who_left_is_not_computed_and_not_called_back() -> None:
+    world = World()
+    seen = Seen()
+    batcher = world.batcher(observer=seen)
+    ask(batcher, Asked(world, 1))
+    world.turn()
+    left, stayed = Asked(world, 2), Asked(world, 3)
+    ask(batcher, left, stayed)
+    left.cancel()
+    world.settle()
+    assert world.computed == [1, 3]
+    assert left.times == 0
+    assert stayed.answers == [30]
+    assert seen.sheds == ["left"]
+
+
+def test_who_leaves_during_the_call_is_not_called_back() -> None:
+    world = World()
+    left = Asked(world, 1)
+    ask(world.batcher(), left)
+    world.turn()
+    left.cancel()
+    world.settle()
+    assert world.computed == [1]
+    assert left.times == 0
+
+
+# Failing
+
+
+@pytest.mark.parametrize("cost", [(0.01, 0.001), FAST])
+def test_only_who_is_at_fault_gets_the_error(cost: tuple[float, float]) -> None:
+    world = World(cost, raises=lambda value: ZeroDivisionError("by zero") if value == 13 else None)
+    asked = [Asked(world, value) for value in range(32)]
+    ask(world.batcher(), *asked)
+    world.settle()
+    assert [one.answers for one in asked if one.rows != (13,)] == [[value * 10] for value in range(32) if value != 13]
+    assert isinstance(asked[13].error, ModelFailed)
+    assert "ZeroDivisionError" in asked[13].error.message
+    assert asked[13].error.row is None
+    assert len(world.calls) <= 2 + 2 * 5
+
+
+def test_the_row_of_a_list_that_fails_is_named() -> None:
+    world = World(raises=lambda value: RuntimeError("no") if value in (5, 8) else None)
+    one = Asked(world, *range(20))
+    ask(world.batcher(), one)
+    world.settle()
+    assert isinstance(one.error, ModelFailed)
+    assert one.error.row == 5
+
+
+def test_what_the_models_own_code_refuses_stays_422_with_the_row_before_the_field() -> None:
+    world = World(raises=lambda value: InvalidInput("country", "no figures") if value == 3 else None)
+    alone, many = Asked(world, 3), Asked(world, 1, 2, 3)
+    ask(world.batcher(), alone, many)
+    world.settle()
+    assert isinstance(alone.error, InvalidInput)
+    assert alone.error.errors == (FieldError("/country", "no figures"),)
+    assert isinstance(many.error, InvalidInput)
+    assert many.error.errors == (FieldError("/2/country", "no figures"),)
+
+
+def test_a_contract_broken_only_for_one_request_is_its_own_error() -> None:
+    world = World(raises=lambda value: ModelContract("two values for one row") if value == 2 else None)
+    asked = [Asked(world, 1), Asked(world, 2), Asked(world, 3)]
+    ask(world.batcher(), *asked)
+    world.settle()
+    assert isinstance(asked[1].error, ModelContract)
+    assert asked[0].answers == [10]
+    assert asked[2].answers == [30]
+
+
+def test_a_model_that_raises_only_for_many_rows_answers_by_parts() -> None:
+    """The error of a large call that no row raises alone: each request is still answered."""
+    world = World()
+    answers = world.predict
+
+    def predict(parts: Sequence[Numbers]) -> list[int]:
+        if len(parts) > 2:
+            raise MemoryError
+        return answers(parts)
+
+    world.predict = predict  # type: ignore[method-assign]
+    asked = [Asked(world, value) for value in range(4)]
+    ask(world.batcher(), *asked)
+    world.settle()
+    assert [one.answers for one in asked] == [[0], [10], [20], [30]]
+
+
+def test_an_error_that_no_row_raises_alone_names_no_row() -> None:
+    world = World()
+    answers = world.predict
+
+    def predict(parts: Sequence[Numbers]) -> list[int]:
+        if sum(map(len, parts)) > 3:
+            raise MemoryError
+        return answers(parts)
+
+    world.predict = predict  # type: ignore[method-assign]
+    one = Asked(world, *range(8))
+    ask(world.batcher(), one)
+    world.settle()
+    assert isinstance(one.error, ModelFailed)
+    assert one.error.row is None
+
+
+@pytest.mark.parametrize("cost", [SLOW, FAST])
+@pytest.mark.parametrize("raised", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+def test_a_model_that_tries_to_end_the_program_only_fails(raised: BaseException, cost: tuple[float, float]) -> None:
+    world = World(cost)
+
+    def predict(parts: Sequence[Numbers]) -> list[int]:
+        raise raised
+
+    world.predict = predict  # type: ignore[method-assign]
+    one = Asked(world, 1)
+    ask(world.batcher(), one)
+    world.settle()
+    assert isinstance(one.error, ModelFailed)
+
+
+def test_an_answer_that_cannot_be_delivered_does_not_keep_the_others_from_theirs() -> None:
+    world = World()
+    broken, whole = Asked(world, 1), Asked(world, 2)
+    broken.done = lambda *_: 1 / 0  # type: ignore[assignment,return-value]
+    ask(world.batcher(), broken, whole)
+    world.settle()
+    assert whole.answers == [20]
+    assert isinstance(world.unforeseen[0]["exception"], ZeroDivisionError)
+
+
+# What is seen from outside
+
+
+def test_each_call_is_observed_and_kept_in_view_while_it_lasts() -> None:
+    for cost in (SLOW, FAST):
+        world, seen = World(cost), Seen()
+        ask(world.batcher(observer=seen, flight=seen), Asked(world, 1), Asked(world, 2, 3))
+        world.settle()
+        assert seen.batches == [(3, 2)]
+        assert seen.flights == [[(1,), (2, 3)]]
+        assert seen.open == 0
+
+
+# Pace
+
+
+@given(st.floats(1e-6, 1.0), st.floats(1e-7, 0.1))
+def test_the_pace_finds_what_a_call_and_a_row_cost(fixed: float, each: float) -> None:
+    pace = Pace([(rows, fixed + each * rows) for rows in (1, 8, 64, 512)])
+    for rows in (1, 20, 500):
+        assert pace.seconds(rows) == pytest.approx(fixed + each * rows, rel=0.02)
+
+
+def test_the_pace_follows_a_model_that_has_become_slower() -> None:
+    pace = Pace([(rows, 0.001 + 0.001 * rows) for rows in (1, 8, 64)])
+    for _ in range(100):
+        pace.learn(8, 0.09)
+    assert pace.seconds(8) == pytest.approx(0.09, rel=0.2)
+
+
+def test_one_pause_of_the_machine_changes_the_pace_little() -> None:
+    pace = Pace([(rows, 0.001) for rows in (1, 8, 64)])
+    pace.learn(8, 10.0)
+    assert pace.seconds(8) < 0.002
+
+
+def test_calls_of_one_size_move_the_pace_and_keep_how_it_parts() -> None:
+    pace = Pace([(1, 0.002), (10, 0.011)])
+    for _ in range(500):
+        pace.learn(10, 0.022)
+    assert pace.seconds(10) == pytest.approx(0.022, rel=0.02)
+    assert 0 < pace.seconds(1) < 0.022
