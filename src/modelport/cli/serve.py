@@ -31,7 +31,9 @@ def serving_options(command: _Command) -> _Command:
             click.option("--port", type=int, metavar="PORT", help="The port: $PORT or 8000; 0 takes a free one."),
             click.option("--keys", metavar="FILE", help="API keys: a file with one sha256 in hexadecimal a line. Or MODELPORT_API_KEY."),
             click.option("--public", is_flag=True, help="Anyone who reaches the address may ask."),
-            click.option("--host-name", metavar="NAME", multiple=True, help="A name of the service beside localhost; again for more; * any."),
+            click.option(
+                "--host-name", metavar="NAME", multiple=True, help="A name of the service beside localhost; again for more; * any."
+            ),
             click.option("--cors", metavar="ORIGIN", multiple=True, help="An origin whose pages may call it; again for more; * any."),
             click.option("--max-body", metavar="SIZE", default="16MB", show_default=True, help="The largest body taken."),
             click.option("--max-rows", type=click.IntRange(1), default=100_000, show_default=True, help="The most rows in one body."),

@@ -209,8 +209,9 @@ class Application:
 
     async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"][:200]
-        near = did_you_mean(path, [*self._paths, *(f"/models/{name}/predict" for name in self.services)])
-        raise NotFound(f"there is no path {path!r}{near}")
+        questions = ["/predict"] if self._only else [f"/models/{name}/predict" for name in self.services]
+        hint = f"Models are asked at {', '.join(questions)}."
+        raise NotFound(f"there is no path {path!r}{did_you_mean(path, self._paths)}", hint=hint)
 
 
 class Endpoint:

@@ -25,8 +25,6 @@ from modelport.signature import MAX_ERRORS, Columns, Field, Signature, WrongValu
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _HALF_PAIR = re.compile(r"\\u[dD][89abcdefABCDEF]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NO_KEY = re.compile(r'[\\"\x00-\x1f]')
-"""What a name must not hold for msgspec to take it as a key."""
 _LONGEST_INTEGER = 4000
 """Digits. Python refuses to read integers much longer than this; no field holds one anyway."""
 _MAX_STRUCT_FIELDS = 256
@@ -215,7 +213,7 @@ def _reader(signature: Signature) -> _Reader | None:
     """The decoder compiled for `signature`; None where only the slow one will do."""
     fields = signature.inputs
     if len(fields) > _MAX_STRUCT_FIELDS:
-        numbers = all(field.kind == "number" and not field.shape and _limits(field) == {} for field in fields)
+        numbers = all(field.kind == "number" and not field.shape and field.minimum is field.maximum is None for field in fields)
         same = len({field.dtype for field in fields}) == 1
         return _WideReader(fields) if numbers and same else None
     types = [_type(field) for field in fields]
@@ -289,12 +287,13 @@ class _WideReader:
         if sum(map(len, records)) != keys or _quotes(body) != 2 * keys:
             return None
         try:
-            numbers = np.array([[record[name] for name in self._names] for record in records], dtype=self._dtype)
+            numbers = np.array([[record[name] for name in self._names] for record in records], dtype=np.float64)
         except KeyError:
             return None
         numbers = np.ascontiguousarray(numbers.reshape(len(records), len(self._names)).T)
-        if np.isnan(numbers[self._required]).any():
+        if np.isnan(numbers[self._required]).any() or (np.abs(numbers) > np.finfo(self._dtype).max).any():
             return None
+        numbers = numbers.astype(self._dtype, copy=False)
         return Rows(dict(zip(self._names, numbers, strict=True)), len(records), single)
 
 

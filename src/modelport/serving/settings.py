@@ -100,10 +100,8 @@ def read_keys(path: Path) -> frozenset[str]:
             continue
         key = line.split()[0].lower()
         if not _HASH.fullmatch(key):
-            raise UsageError(
-                f"--keys {path}, line {number}: not a sha256 in hexadecimal", hint="Make one: printf %s \"$KEY\" | sha256sum"
-            )
+            raise UsageError(f"--keys {path}, line {number}: not a sha256 in hexadecimal", hint='Make one: printf %s "$KEY" | sha256sum')
         keys.add(key)
     if not keys:
-        raise UsageError(f"--keys {path} holds no key", hint="Make one: printf %s \"$KEY\" | sha256sum")
+        raise UsageError(f"--keys {path} holds no key", hint='Make one: printf %s "$KEY" | sha256sum')
     return frozenset(keys)
