@@ -13,16 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 
 import models
+from bundles import write as write_bundle
 from modelport import engines
 from modelport.bundle import Bundle
+from modelport.engines import Engine
 from modelport.packing import Options, pack_file
 from modelport.serving.app import create_app
 from modelport.serving.service import Service
 from modelport.serving.settings import Settings, hash_key
+from modelport.signature import Field, Signature
 
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
@@ -88,19 +92,24 @@ def iris(bundles: Callable[..., Bundle]) -> Bundle:
 @contextmanager
 def served(*bundles: Bundle, **settings: Any) -> Iterator[str]:
     """The address of a server of `bundles`; closed at the end."""
-    services = [Service(bundle.name, "1", bundle, engines.load(bundle)) for bundle in bundles]
+    with listening(*(Service(bundle.name, "1", bundle, engines.load(bundle)) for bundle in bundles), **settings) as url:
+        yield url
+
+
+@contextmanager
+def listening(*services: Service, **settings: Any) -> Iterator[str]:
     for service in services:
         service.warm_up()
-    listening = socket.create_server(("127.0.0.1", 0))
+    sockets = [socket.create_server(("127.0.0.1", 0))]
     server = uvicorn.Server(uvicorn.Config(create_app(services, Settings(**settings)), lifespan="off", log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
-        listening.close()
+        sockets[0].close()
 
 
 class Visit:
@@ -145,7 +154,6 @@ def houses_url(bundles: Callable[..., Bundle]) -> Iterator[str]:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A model whose columns, classes and titles are what attackers and unlucky people choose."""
     import joblib
-    import numpy as np
     import pandas as pd
     from sklearn.linear_model import LogisticRegression
 
@@ -258,6 +266,75 @@ def test_each_kind_of_field_has_its_widget_and_what_is_optional_may_be_left_out(
         assert record["has garden"] in (True, False)
         answered(page)
         assert page.locator(".value").inner_text() in ("cheap", "dear")
+
+
+class Fixed:
+    """A framework whose model gives the same answer to everything."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+
+    def predict(self, model: Any, columns: Any, signature: Signature) -> dict[str, Any]:
+        rows = len(next(iter(columns.values())))
+        return {name: np.array([answer] * rows) for name, answer in self.answers.items()}
+
+
+def test_every_widget_sends_what_it_shows(browser: Any, tmp_path: Path) -> None:
+    cities = tuple(f"city {index}" for index in range(30))
+    inputs = (
+        Field("share", "number", minimum=0.0, maximum=1000.0, example=0.5, description="Of the whole"),
+        Field("count", "integer", example=2**53 + 1),
+        Field("paid", "boolean", example=True),
+        Field("member", "boolean", nullable=True),
+        Field("size", "category", choices=("S", "M", "L"), example="M"),
+        Field("grade", "category", choices=(1, 2.5, True), example=2.5),
+        Field("city", "category", nullable=True, choices=cities, example=cities[7]),
+        Field("when", "datetime", nullable=True, example="2024-05-01T12:30:00+02:00"),
+        Field("remark", "text", example="two\nlines"),
+        Field("matrix", "tensor", dtype="float64", shape=(2, 2), example=[[1, 2], [3, 4]]),
+        Field("more", "json", example={"a": [1, None]}),
+    )
+    classes = tuple(f"class {index}" for index in range(100))
+    outputs = (
+        Field("prediction", "category", choices=classes),
+        Field("probabilities", "number", shape=(100,), choices=classes),
+        Field("id", "integer"),
+    )
+    signature = Signature(inputs, outputs)
+    shares = np.arange(100) / np.arange(100).sum()
+    engine = Engine(Fixed(prediction="class 99", probabilities=shares, id=2**53 + 1), None, signature, signature)
+    with listening(Service("widgets", "", write_bundle(tmp_path, "widgets", signature), engine)) as url, Visit(browser, url) as page:
+        with page.expect_request("**/predict") as request:
+            predict(page)
+        example = {**signature.example(), "when": "2024-05-01T10:30:00"}
+        assert json.loads(request.value.post_data) == example
+        answered(page)
+        assert page.locator(".value").all_inner_texts() == ["class 99", "9,007,199,254,740,993"]
+        assert page.locator(".bar-name").all_inner_texts()[:6] == [f"class {index}" for index in range(99, 93, -1)]
+        page.get_by_text("94 more").click()
+        expect(page.get_by_text("class 0", exact=True)).to_be_visible()
+        expect(page.get_by_text("Of the whole. 0 to 1,000")).to_be_visible()
+
+        page.get_by_label("share").fill(".25")
+        page.get_by_role("switch", name="paid").press("Space")
+        page.get_by_role("radiogroup", name="member").get_by_label("no", exact=True).check()
+        page.get_by_role("radiogroup", name="size").get_by_label("M").press("ArrowRight")
+        page.get_by_role("radiogroup", name="grade").get_by_label("true").check()
+        page.get_by_label("city").select_option(label="not given")
+        page.get_by_label("when").fill("")
+        page.get_by_label("remark").fill('"quoted"')
+        page.get_by_label("matrix").fill("[[0, 0], [0, 1e-3]]")
+        page.get_by_label("more").fill("{")
+        predict(page)
+        expect(page.get_by_label("more")).to_be_focused()
+        expect(page.locator(".answer")).to_contain_text("is not JSON")
+        page.get_by_label("more").fill(" 9007199254740993 ")
+        with page.expect_request("**/predict") as request:
+            predict(page)
+        sent = {"share": 0.25, "count": 2**53 + 1, "paid": False, "member": False, "size": "L", "grade": True, "city": None, "when": None}
+        assert json.loads(request.value.post_data) == {**sent, "remark": '"quoted"', "matrix": [[0, 0], [0, 1e-3]], "more": 2**53 + 1}
+        answered(page)
+        shot(page, "widgets")
 
 
 def test_a_number_is_rounded_for_reading_and_its_exact_value_stands_beside_it(browser: Any, bundles: Callable[..., Bundle]) -> None:

@@ -183,7 +183,7 @@ function select(input, note) {
 /** The choices of a category or boolean: {text, label, value}; where it may be left out, that comes last. */
 function options(field) {
   const choices = field.kind === "boolean" ? [true, false] : field.kind === "category" ? field.choices : [];
-  const given = choices.map((value, index) => ({ text: String(index), label: typeof value === "boolean" ? (value ? "yes" : "no") : String(value) || "(empty)", value }));
+  const given = choices.map((value, index) => ({ text: String(index), label: field.kind === "boolean" ? (value ? "yes" : "no") : String(value) || "(empty)", value }));
   return field.nullable ? [...given, { text: "", label: "not given", value: null }] : given;
 }
 
