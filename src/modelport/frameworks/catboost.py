@@ -155,7 +155,9 @@ def predict(model: Any, columns: Columns, signature: Signature) -> Columns:
         return {"prediction": view.classes[chosen], "probabilities": chances}
     if view.loss in _LABEL_LOSSES:
         return {"prediction": ask("Class").astype(np.int64), "probabilities": ask("Probability")}
-    return {"score" if view.ranks else "prediction": ask(_ANSWERS.get(view.loss, "RawFormulaVal"))}
+    if view.ranks:
+        return {"score": model.predict(rows, thread_count=1)}
+    return {"prediction": ask(_ANSWERS.get(view.loss, "RawFormulaVal"))}
 
 
 def save(model: Any, card: Card, folder: Path) -> str | None:

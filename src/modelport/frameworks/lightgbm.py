@@ -147,15 +147,16 @@ def describe(model: Any, card: Card) -> Signature:
     """
     view = _view(model)
     categorical = [index for index, info in enumerate(view.infos) if _categorical(info)]
-    known = len(categorical) == len(view.categories)
+    known = len(view.categories) in (0, len(categorical))
     inputs = []
     for index, name in enumerate(view.names):
-        if index in categorical:
-            inputs.append(_category(name, tuple(view.categories[categorical.index(index)]) if known else ()))
-        elif view.categories and not known and view.infos[index] == "none":
+        info = view.infos[index]
+        if not known and (info == "none" or _categorical(info)):
             inputs.append(Field(name, "unknown", nullable=True))
+        elif _categorical(info):
+            inputs.append(_category(name, tuple(view.categories[categorical.index(index)]) if view.categories else ()))
         else:
-            inputs.append(Field(name, "number", nullable=True, example=_middle(view.infos[index])))
+            inputs.append(Field(name, "number", nullable=True, example=_middle(info)))
     if view.task in ("binary", "multiclass"):
         classes = tabular.plain(view.labels)
         return Signature(tuple(inputs), (tabular.label(classes), tabular.vector("probabilities", classes)))

@@ -39,7 +39,7 @@ class Loaded:
     """A session and what it takes and gives."""
 
     session: Any
-    source: Path | bytes
+    path: Path
     inputs: tuple[_Input, ...]
     roles: tuple[str, ...]
     """What each output of the graph is, in their order: "prediction", "probabilities", "score", or its own name."""
@@ -100,17 +100,17 @@ def _refused(name: str, error: Exception) -> ModelFileError:
     return ModelFileError(f"onnxruntime does not take {name}: {text}", hint="Check it with onnx.checker.check_model, or export it again.")
 
 
-def _open(source: Path | bytes) -> Loaded:
+def _open(path: Path) -> Loaded:
     ort = tabular.library("onnxruntime", "onnxruntime", "onnx")
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     # 4 is fatal alone: what is wrong is raised too, and some exporters' shapes draw a warning at each call
     options.log_severity_level = 4
-    session = ort.InferenceSession(source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     given = session.get_inputs()
     return Loaded(
         session=session,
-        source=source,
+        path=path,
         inputs=tuple(_input(one, alone=len(given) == 1) for one in given),
         roles=_roles(session.get_outputs()),
         one_by_one=any(one.shape[:1] == [1] for one in given),
@@ -138,34 +138,23 @@ def _input(given: Any, *, alone: bool) -> _Input:
     return _Input(given.name, _DTYPES[given.type], shape, columns, flat=not shape)
 
 
-@tabular.PerModel
-def _opened(model: Any) -> Loaded:
-    """A session of a graph in memory: an onnx.ModelProto."""
-    return _open(model.SerializeToString())
-
-
-def _view(model: Any) -> Loaded:
-    return model if isinstance(model, Loaded) else _opened(model)
-
-
-def describe(model: Any, card: Card) -> Signature:
+def describe(model: Loaded, card: Card) -> Signature:
     """The signature of a graph. A single matrix (rows, k) is k fields; an input of one value a row is a field; any other is a tensor.
 
     What it answers is found by asking it once with a row of zeros. The labels of a classifier stand in the file or in its answer.
     """
-    view = _view(model)
     nodes = set(card.details.get("nodes", ()))
-    nullable = _takes_missing(view, nodes)
+    nullable = _takes_missing(model, nodes)
     inputs = []
-    for one in view.inputs:
+    for one in model.inputs:
         kind = _kind(one.dtype, text=bool(_TEXT_NODES & nodes))
         if not one.columns:
             inputs.append(Field(one.name, "tensor", dtype=one.dtype, shape=one.shape))
             continue
-        for name in _names(view, one):
+        for name in _names(model, one):
             dtype = one.dtype if kind == "number" else None
             inputs.append(Field(name, kind, dtype=dtype, nullable=nullable and kind == "number"))
-    return Signature(tuple(inputs), _outputs(view, card.classes))
+    return Signature(tuple(inputs), _outputs(model, card.classes))
 
 
 def _kind(dtype: str, *, text: bool) -> Kind:
@@ -176,45 +165,45 @@ def _kind(dtype: str, *, text: bool) -> Kind:
     return "number" if dtype.startswith("float") else "integer"
 
 
-def _names(view: Loaded, one: _Input) -> tuple[str, ...]:
+def _names(model: Loaded, one: _Input) -> tuple[str, ...]:
     """The fields that an input takes."""
-    return tabular.numbered(one.columns) if len(view.inputs) == 1 and one.columns > 1 else (one.name,)
+    return tabular.numbered(one.columns) if len(model.inputs) == 1 and one.columns > 1 else (one.name,)
 
 
-def _takes_missing(view: Loaded, nodes: set[str]) -> bool:
+def _takes_missing(model: Loaded, nodes: set[str]) -> bool:
     """Whether the graph was made to take missing values: it imputes, or boosted trees were converted that know where NaN goes.
 
     Any graph computes something of NaN; here it must be a number as well.
     """
-    boosted = view.session.get_modelmeta().producer_name in ("OnnxMLTools", "CatBoost") and "TreeEnsembleClassifier" in nodes | {
+    boosted = model.session.get_modelmeta().producer_name in ("OnnxMLTools", "CatBoost") and "TreeEnsembleClassifier" in nodes | {
         node.replace("Regressor", "Classifier") for node in nodes
     }
     if "Imputer" not in nodes and not boosted:
         return False
-    answers = _run(view, _zeros(view, missing=True))
+    answers = _run(model, _zeros(model, missing=True))
     return all(answer.dtype.kind != "f" or bool(np.isfinite(answer).all()) for answer in map(_array, answers))
 
 
-def _zeros(view: Loaded, *, missing: bool = False) -> dict[str, Any]:
+def _zeros(model: Loaded, *, missing: bool = False) -> dict[str, Any]:
     """A row of zeros, empty texts, or missing values."""
     feed = {}
-    for one in view.inputs:
+    for one in model.inputs:
         fill: Any = "" if one.dtype == "object" else np.nan if missing and one.dtype.startswith("float") else 0
         feed[one.name] = np.full((1, *(max(size, 1) for size in one.shape)), fill, dtype=one.dtype)
     return feed
 
 
-def _outputs(view: Loaded, classes: tuple[Any, ...]) -> tuple[Field, ...]:
-    raw = _run(view, _zeros(view))
-    if "probabilities" in view.roles:
+def _outputs(model: Loaded, classes: tuple[Any, ...]) -> tuple[Field, ...]:
+    raw = _run(model, _zeros(model))
+    if "probabilities" in model.roles:
         chances = raw[1]
         labels = tuple(chances[0]) if isinstance(chances, list) else classes
         classes = labels if len(labels) == _array(chances).shape[1] else ()
     fields = []
-    for role, answer in zip(view.roles, map(_array, raw), strict=True):
-        if role == "prediction" and "probabilities" in view.roles and classes:
+    for role, answer in zip(model.roles, map(_array, raw), strict=True):
+        if role == "prediction" and "probabilities" in model.roles and classes:
             fields.append(tabular.label(classes))
-        elif role == "prediction" and "score" in view.roles:
+        elif role == "prediction" and "score" in model.roles:
             fields.append(tabular.label((1, -1)))
         elif answer.ndim == 2:
             fields.append(tabular.vector(role, classes if role == "probabilities" else (), answer.shape[1], str(answer.dtype)))
@@ -227,25 +216,24 @@ def _outputs(view: Loaded, classes: tuple[Any, ...]) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-def predict(model: Any, columns: Columns, signature: Signature) -> Columns:
+def predict(model: Loaded, columns: Columns, signature: Signature) -> Columns:
     """The answers as arrays called by the names that `describe` gave the outputs."""
-    view = _view(model)
-    names = [name for one in view.inputs for name in _names(view, one)]
+    names = [name for one in model.inputs for name in _names(model, one)]
     arrays = iter(tabular.ordered(columns, names, signature))
     feed = {}
-    for one in view.inputs:
-        mine = [next(arrays) for _ in _names(view, one)]
+    for one in model.inputs:
+        mine = [next(arrays) for _ in _names(model, one)]
         rows = mine[0] if one.flat or not one.columns else np.stack(mine, axis=1)
         feed[one.name] = rows.astype(one.dtype)
-    return dict(zip(view.roles, map(_array, _run(view, feed)), strict=True))
+    return dict(zip(model.roles, map(_array, _run(model, feed)), strict=True))
 
 
-def _run(view: Loaded, feed: dict[str, Any]) -> list[Any]:
+def _run(model: Loaded, feed: dict[str, Any]) -> list[Any]:
     """What the graph gives for each output: an array, or the list of dicts that a ZipMap makes."""
     rows = len(next(iter(feed.values())))
-    if not view.one_by_one or rows == 1:
-        return list(view.session.run(None, feed))
-    each = [view.session.run(None, {name: array[row : row + 1] for name, array in feed.items()}) for row in range(rows)]
+    if not model.one_by_one or rows == 1:
+        return list(model.session.run(None, feed))
+    each = [model.session.run(None, {name: array[row : row + 1] for name, array in feed.items()}) for row in range(rows)]
     return [list(chain(*parts)) if isinstance(parts[0], list) else np.concatenate(parts) for parts in zip(*each, strict=True)]
 
 
@@ -257,18 +245,14 @@ def _array(answer: Any) -> np.ndarray[Any, np.dtype[Any]]:
     return array.ravel() if array.ndim == 2 and array.shape[1] == 1 else array
 
 
-def save(model: Any, card: Card, folder: Path) -> str | None:
+def save(model: Loaded, card: Card, folder: Path) -> str | None:
     """The graph as it is: ONNX holds no code."""
-    source = _view(model).source
-    if isinstance(source, bytes):
-        (folder / "model.onnx").write_bytes(source)
-    else:
-        shutil.copyfile(source, folder / "model.onnx")
-        for name in card.details.get("external_data", ()):
-            shutil.copyfile(source.parent / name, folder / name)
+    shutil.copyfile(model.path, folder / "model.onnx")
+    for name in card.details.get("external_data", ()):
+        shutil.copyfile(model.path.parent / name, folder / name)
     return "model.onnx"
 
 
-def requirements(model: Any, card: Card) -> tuple[str, ...]:
+def requirements(model: Loaded, card: Card) -> tuple[str, ...]:
     """What it needs: onnxruntime and numpy."""
     return ("onnxruntime", "numpy")

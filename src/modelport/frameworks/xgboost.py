@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from modelport.errors import SignatureError
 from modelport.frameworks import Card, Contents, Instance, allowed, tabular
 from modelport.signature import Columns, Field, Signature
 
@@ -21,6 +23,13 @@ _CLASSES = frozenset(
 )
 _SHOWN_ROUNDS = 10
 """How many rounds of trees are read for the example values."""
+
+
+_Garbled: TypeAlias = tuple[bytes, tuple[int, ...]]
+"""The values of a category as XGBoost joined them, and where each ends.
+
+Versions up to 3.2 count the characters and not the bytes of UTF-8: behind the first letter that is not ASCII all values are cut wrongly.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +52,15 @@ class Loaded:
     """Of each feature: float, int, i (yes or no), q, or c (a category); or none at all."""
     categories: Mapping[int, Mapping[Any, int]]
     """The codes of the values of those features that are categories, where the model keeps them."""
+    garbled: Mapping[int, _Garbled]
+    """What the model keeps of those categories whose values are not ASCII."""
     sklearn_type: str | None = None
     """"classifier", "regressor" or "ranker" when it was a scikit-learn class."""
 
 
 def imports() -> frozenset[str]:
     """The names that a pickle of an XGBoost model may import."""
-    return allowed.names("xgboost", "joblib")
+    return allowed.names("xgboost", "sklearn", "joblib")
 
 
 def detect(contents: Contents) -> Card | None:
@@ -123,6 +134,7 @@ def _viewed(model: Any) -> Loaded:
     linear = config["learner_train_param"]["booster"] == "gblinear"
     best = attributes.get("best_iteration")
     types = tuple(booster.feature_types or ())
+    categories, garbled = _categories(booster) if "c" in types else ({}, {})
     count, targets = int(sizes["num_class"]), int(sizes.get("num_target", 1))
     return Loaded(
         booster=booster,
@@ -135,7 +147,8 @@ def _viewed(model: Any) -> Loaded:
         names=tuple(booster.feature_names or tabular.numbered(booster.num_features())),
         named=bool(booster.feature_names),
         types=types,
-        categories=_categories(booster) if "c" in types else {},
+        categories=categories,
+        garbled=garbled,
         sklearn_type=kind,
     )
 
@@ -152,8 +165,8 @@ def _task(objective: str, targets: int, kind: str | None) -> str:
     return "rank" if objective.startswith("rank:") else "number"
 
 
-def _categories(booster: Any) -> dict[int, dict[Any, int]]:
-    """The codes of the values of categorical features; versions before 3.1 keep none.
+def _categories(booster: Any) -> tuple[dict[int, dict[Any, int]], dict[int, _Garbled]]:
+    """The codes of the values of categorical features, and what is left of those that XGBoost cut; versions before 3.1 keep none.
 
     They stand in the JSON form of the model as {"enc": [...], "feature_segments": ..., "sorted_idx": ...}, one entry of "enc" a feature:
     strings as UTF-8 with offsets, integers as they are.
@@ -161,21 +174,42 @@ def _categories(booster: Any) -> dict[int, dict[Any, int]]:
     text = bytes(booster.save_raw("json")).decode()
     start = text.find('"cats":{"enc":')
     if start < 0:
-        return {}
+        return {}, {}
     found, _ = json.JSONDecoder().raw_decode(text, start + len('"cats":'))
-    out: dict[int, dict[Any, int]] = {}
+    known: dict[int, dict[Any, int]] = {}
+    garbled: dict[int, _Garbled] = {}
     for index, entry in enumerate(found["enc"]):
         values = entry["values"]
         if "offsets" in entry:
             data, ends = bytes(value & 0xFF for value in values), entry["offsets"]
+            if not data.isascii():
+                garbled[index] = (data, tuple(ends))
+                continue
             values = [data[begin:end].decode() for begin, end in pairwise(ends)]
         if values:
-            out[index] = {value: code for code, value in enumerate(values)}
-    return out
+            known[index] = {value: code for code, value in enumerate(values)}
+    return known, garbled
+
+
+@lru_cache
+def _codes_of(choices: tuple[Any, ...], garbled: _Garbled) -> dict[Any, int] | None:
+    """The codes of `choices`, in their own order or sorted, when a model that keeps `garbled` was trained on them; else None."""
+    data, ends = garbled
+    if not all(isinstance(choice, str) for choice in choices):
+        return None
+    for order in (choices, tuple(sorted(choices))):
+        joined = "".join(order).encode()
+        for sizes in ([len(value) for value in order], [len(value.encode()) for value in order]):
+            if (0, *accumulate(sizes)) == ends and joined[: ends[-1]] == data:
+                return {value: code for code, value in enumerate(order)}
+    return None
 
 
 def describe(model: Any, card: Card) -> Signature:
-    """The signature of a model: names, types and categories of its features; its answers by its objective."""
+    """The signature of a model: names, types and categories of its features; its answers by its objective.
+
+    A category whose values XGBoost cut is of unknown kind: a sample or a schema must give its values, all of them.
+    """
     view = _view(model)
     examples = _examples(view)
     inputs = tuple(_input(view, index, name, examples.get(index)) for index, name in enumerate(view.names))
@@ -187,6 +221,8 @@ def _input(view: Loaded, index: int, name: str, example: float | None) -> Field:
     if kind == "c" and index in view.categories:
         values = tuple(view.categories[index])
         return Field(name, "category", nullable=True, choices=values, example=values[0])
+    if index in view.garbled:
+        return Field(name, "unknown", nullable=True)
     if kind == "i":
         return Field(name, "boolean", nullable=True)
     if kind in ("int", "c"):
@@ -230,11 +266,10 @@ def predict(model: Any, columns: Columns, signature: Signature) -> Columns:
     """The answers as arrays called by the names that `describe` gave the outputs."""
     view = _view(model)
     arrays = tabular.ordered(columns, view.names, signature)
-    if view.categories:
-        arrays = [
-            tabular.codes(array, view.categories[index]) if index in view.categories else array
-            for index, array in enumerate(arrays)
-        ]
+    for index, known in view.categories.items():
+        arrays[index] = tabular.codes(arrays[index], known)
+    for index, garbled in view.garbled.items():
+        arrays[index] = tabular.codes(arrays[index], _stated(view.names[index], index, garbled, signature))
     rows = tabular.matrix(arrays)
     if view.task in ("number", "rank"):
         return {"score" if view.task == "rank" else "prediction": _raw(view, rows)}
@@ -250,6 +285,19 @@ def predict(model: Any, columns: Columns, signature: Signature) -> Columns:
     if view.objective in ("binary:hinge", "binary:logitraw"):
         return {"prediction": labels}
     return {"prediction": labels, "probabilities": values if view.task == "labels" else tabular.both_classes(values)}
+
+
+def _stated(name: str, index: int, garbled: _Garbled, signature: Signature) -> Mapping[Any, int]:
+    """The codes of a category's values as the signature states them."""
+    field = next((one for one in signature.inputs if one.name == name), signature.inputs[index])
+    codes = _codes_of(field.choices, garbled)
+    if codes is None:
+        raise SignatureError(
+            f"the categories of {name!r} are not those that the model was trained on: it has {len(garbled[1]) - 1}, not all of them ASCII, "
+            f"and XGBoost keeps such values in part only; the signature has {len(field.choices)}",
+            hint="State all its choices with --schema FILE, in the order of the training data's categories.",
+        )
+    return codes
 
 
 def _raw(view: Loaded, rows: np.ndarray[Any, np.dtype[Any]], *, margin: bool = False) -> Any:
