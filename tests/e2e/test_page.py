@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import models
 from bundles import write as write_bundle
@@ -27,9 +29,6 @@ from modelport.serving.app import create_app
 from modelport.serving.service import Service
 from modelport.serving.settings import Settings, hash_key
 from modelport.signature import Field, Signature
-
-playwright = pytest.importorskip("playwright.sync_api")
-expect = playwright.expect
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -50,11 +49,12 @@ HOSTILE = ("<img src=x onerror=hacked=1>", 'it\'s "$HOME" `id` \\ 100%', "__prot
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        assert os.environ.get("CI") != "true", f"{CHROMIUM} is missing: .ci/run installs it"
-        pytest.skip(f"{CHROMIUM} is not installed")
-    with playwright.sync_playwright() as driver:
+def browser() -> Iterator[Browser]:
+    missing = [path for path in (str(CHROMIUM), "curl") if shutil.which(path) is None]
+    if missing:
+        assert os.environ.get("CI") != "true", f"missing: {missing}; .ci/run installs them"
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         yield chromium
         chromium.close()
@@ -115,7 +115,7 @@ def listening(*services: Service, **settings: Any) -> Iterator[str]:
 class Visit:
     """One tab on one address, which notes what a good page never does."""
 
-    def __init__(self, browser: Any, url: str, path: str = "/", **options: Any) -> None:
+    def __init__(self, browser: Browser, url: str, path: str = "/", **options: Any) -> None:
         context = {"viewport": DESK, "reduced_motion": "reduce", "permissions": ["clipboard-read", "clipboard-write"], **options}
         self.context = browser.new_context(**context)
         self.url = url
@@ -128,7 +128,7 @@ class Visit:
         self.page.goto(url + path)
         self.page.wait_for_selector("h1")
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Page:
         return self.page
 
     def __exit__(self, *error: object) -> None:
@@ -165,23 +165,23 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return pack_file(path, tmp_path_factory.mktemp("bundles"), Options(name="hostile", sample=frame, **about))
 
 
-def predict(page: Any) -> None:
+def predict(page: Page) -> None:
     page.get_by_role("button", name="Predict").click()
 
 
-def answered(page: Any) -> None:
+def answered(page: Page) -> None:
     """Wait until the answer stands there."""
     expect(page.get_by_text("Answered in")).to_be_visible()
 
 
-def shot(page: Any, name: str) -> None:
+def shot(page: Page, name: str) -> None:
     if IMAGES:
         page.evaluate("document.activeElement.blur()")
         page.mouse.move(0, 0)
         page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
 
 
-def code(page: Any, tab: str) -> str:
+def code(page: Page, tab: str) -> str:
     """What the copy button puts on the clipboard for a language."""
     page.get_by_role("tab", name=tab, exact=True).click()
     page.get_by_role("button", name="Copy the code").click()
@@ -207,7 +207,7 @@ def curl(text: str, shell: str = "bash", **environment: str) -> Any:
 # The form and the answer
 
 
-def test_someone_fills_the_form_and_reads_the_answer(browser: Any, iris_url: str) -> None:
+def test_someone_fills_the_form_and_reads_the_answer(browser: Browser, iris_url: str) -> None:
     with Visit(browser, iris_url) as page:
         assert page.title() == "Iris species"
         expect(page.get_by_role("heading", name="Iris species")).to_be_visible()
@@ -229,7 +229,7 @@ def test_someone_fills_the_form_and_reads_the_answer(browser: Any, iris_url: str
         assert sum(exact["probabilities"].values()) == pytest.approx(1)
 
 
-def test_the_form_begins_with_the_example_and_returns_to_it(browser: Any, iris_url: str) -> None:
+def test_the_form_begins_with_the_example_and_returns_to_it(browser: Browser, iris_url: str) -> None:
     with Visit(browser, iris_url) as page:
         example = page.get_by_label("sepal_length").input_value()
         assert float(example) > 0
@@ -238,7 +238,7 @@ def test_the_form_begins_with_the_example_and_returns_to_it(browser: Any, iris_u
         expect(page.get_by_label("sepal_length")).to_have_value(example)
 
 
-def test_an_answer_says_when_the_values_have_changed_since(browser: Any, iris_url: str) -> None:
+def test_an_answer_says_when_the_values_have_changed_since(browser: Browser, iris_url: str) -> None:
     with Visit(browser, iris_url) as page:
         predict(page)
         answered(page)
@@ -246,7 +246,7 @@ def test_an_answer_says_when_the_values_have_changed_since(browser: Any, iris_ur
         expect(page.get_by_text("This is for the earlier values.")).to_be_visible()
 
 
-def test_each_kind_of_field_has_its_widget_and_what_is_optional_may_be_left_out(browser: Any, houses_url: str) -> None:
+def test_each_kind_of_field_has_its_widget_and_what_is_optional_may_be_left_out(browser: Browser, houses_url: str) -> None:
     with Visit(browser, houses_url) as page:
         assert page.get_by_label("Größe (m²)").get_attribute("inputmode") == "decimal"
         assert page.get_by_label("rooms").get_attribute("inputmode") == "numeric"
@@ -279,7 +279,7 @@ class Fixed:
         return {name: np.array([answer] * rows) for name, answer in self.answers.items()}
 
 
-def test_every_widget_sends_what_it_shows(browser: Any, tmp_path: Path) -> None:
+def test_every_widget_sends_what_it_shows(browser: Browser, tmp_path: Path) -> None:
     cities = tuple(f"city {index}" for index in range(30))
     inputs = (
         Field("share", "number", minimum=0.0, maximum=1000.0, example=0.5, description="Of the whole"),
@@ -337,7 +337,7 @@ def test_every_widget_sends_what_it_shows(browser: Any, tmp_path: Path) -> None:
         shot(page, "widgets")
 
 
-def test_a_number_is_rounded_for_reading_and_its_exact_value_stands_beside_it(browser: Any, bundles: Callable[..., Bundle]) -> None:
+def test_a_number_is_rounded_for_reading_and_its_exact_value_stands_beside_it(browser: Browser, bundles: Callable[..., Bundle]) -> None:
     with served(bundles("xgboost_regressor", name="shipping", output=("shipping_estimated_price",))) as url, Visit(browser, url) as page:
         predict(page)
         answered(page)
@@ -348,7 +348,7 @@ def test_a_number_is_rounded_for_reading_and_its_exact_value_stands_beside_it(br
         expect(page.locator(".exact")).to_have_text(f"exactly {exact}")
 
 
-def test_several_outputs_stand_below_each_other(browser: Any, bundles: Callable[..., Bundle]) -> None:
+def test_several_outputs_stand_below_each_other(browser: Browser, bundles: Callable[..., Bundle]) -> None:
     bundle = bundles("multi_output")
     with served(bundle) as url, Visit(browser, url) as page:
         predict(page)
@@ -358,7 +358,7 @@ def test_several_outputs_stand_below_each_other(browser: Any, bundles: Callable[
         assert page.locator(".output-name").all_inner_texts() == list(record)
 
 
-def test_prose_goes_into_a_box_of_several_lines(browser: Any, bundles: Callable[..., Bundle]) -> None:
+def test_prose_goes_into_a_box_of_several_lines(browser: Browser, bundles: Callable[..., Bundle]) -> None:
     with served(bundles("text")) as url, Visit(browser, url) as page:
         box = page.get_by_role("textbox", name="text")
         assert box.evaluate("box => box.tagName") == "TEXTAREA"
@@ -369,7 +369,7 @@ def test_prose_goes_into_a_box_of_several_lines(browser: Any, bundles: Callable[
 
 
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
-def test_nothing_moves_when_the_answer_comes(browser: Any, iris_url: str, viewport: dict[str, int]) -> None:
+def test_nothing_moves_when_the_answer_comes(browser: Browser, iris_url: str, viewport: dict[str, int]) -> None:
     places = """() => [...document.querySelectorAll('form *, .answer .card-head, .answer .output-name, .code, footer')].map((each) => {
         const { x, y, width, height } = each.getBoundingClientRect();
         return [each.tagName, x, y + scrollY, width, height];
@@ -390,7 +390,7 @@ def test_nothing_moves_when_the_answer_comes(browser: Any, iris_url: str, viewpo
         assert page.evaluate(inputs) == wrong
 
 
-def test_the_answer_is_beside_the_form_on_a_desk_and_below_the_button_on_a_phone(browser: Any, iris_url: str) -> None:
+def test_the_answer_is_beside_the_form_on_a_desk_and_below_the_button_on_a_phone(browser: Browser, iris_url: str) -> None:
     with Visit(browser, iris_url) as page:
         form, answer = page.locator("form").bounding_box(), page.locator(".answer").bounding_box()
         assert answer["x"] > form["x"] + form["width"]
@@ -406,7 +406,7 @@ def test_the_answer_is_beside_the_form_on_a_desk_and_below_the_button_on_a_phone
 # What is wrong
 
 
-def test_errors_stand_beside_their_fields_and_the_first_has_the_keyboard(browser: Any, bundles: Callable[..., Bundle]) -> None:
+def test_errors_stand_beside_their_fields_and_the_first_has_the_keyboard(browser: Browser, bundles: Callable[..., Bundle]) -> None:
     with served(bundles("multi_output")) as url, Visit(browser, url) as page:
         length, width = page.get_by_label("sepal_length"), page.get_by_label("sepal_width")
         length.fill("5,1")
@@ -429,7 +429,7 @@ def test_errors_stand_beside_their_fields_and_the_first_has_the_keyboard(browser
         answered(page)
 
 
-def test_a_key_is_asked_for_once_and_kept_for_the_tab(browser: Any, iris: Bundle) -> None:
+def test_a_key_is_asked_for_once_and_kept_for_the_tab(browser: Browser, iris: Bundle) -> None:
     with served(iris, keys=frozenset({hash_key("correct horse")})) as url:
         visit = browser.new_context(viewport=DESK)
         page = visit.new_page()
@@ -452,7 +452,7 @@ def test_a_key_is_asked_for_once_and_kept_for_the_tab(browser: Any, iris: Bundle
         visit.close()
 
 
-def test_other_refusals_are_told_in_words(browser: Any, iris: Bundle) -> None:
+def test_other_refusals_are_told_in_words(browser: Browser, iris: Bundle) -> None:
     with served(iris, max_body_bytes=20) as url, Visit(browser, url) as page:
         predict(page)
         expect(page.locator(".trouble")).to_have_text("That is more than the service takes in one request.")
@@ -460,7 +460,7 @@ def test_other_refusals_are_told_in_words(browser: Any, iris: Bundle) -> None:
         shot(page, "refused")
 
 
-def test_a_lost_connection_is_told_in_words_and_the_values_stay(browser: Any, iris: Bundle) -> None:
+def test_a_lost_connection_is_told_in_words_and_the_values_stay(browser: Browser, iris: Bundle) -> None:
     context = browser.new_context(viewport=DESK)
     page = context.new_page()
     with served(iris) as url:
@@ -475,7 +475,7 @@ def test_a_lost_connection_is_told_in_words_and_the_values_stay(browser: Any, ir
 # Code
 
 
-def test_the_copied_code_gives_the_answer_of_the_page(browser: Any, houses_url: str) -> None:
+def test_the_copied_code_gives_the_answer_of_the_page(browser: Browser, houses_url: str) -> None:
     with Visit(browser, houses_url) as page:
         page.get_by_label("Größe (m²)").fill("120.25")
         page.get_by_label("year.built optional").fill("")
@@ -490,7 +490,7 @@ def test_the_copied_code_gives_the_answer_of_the_page(browser: Any, houses_url: 
         assert page.evaluate(f"async () => {{ {javascript.replace('console.log', 'return ')} }}") == expected
 
 
-def test_names_and_values_that_would_break_out_of_quotes_do_not(browser: Any, hostile: Bundle) -> None:
+def test_names_and_values_that_would_break_out_of_quotes_do_not(browser: Browser, hostile: Bundle) -> None:
     with served(hostile) as url, Visit(browser, url) as page:
         for index, name in enumerate(HOSTILE):
             page.get_by_label(name, exact=True).fill(str(index + 0.5))
@@ -512,7 +512,7 @@ def test_names_and_values_that_would_break_out_of_quotes_do_not(browser: Any, ho
         assert page.evaluate("[typeof hacked, document.images.length, document.scripts.length]") == ["undefined", 0, 1]
 
 
-def test_the_code_keeps_in_step_with_the_form(browser: Any, iris_url: str) -> None:
+def test_the_code_keeps_in_step_with_the_form(browser: Browser, iris_url: str) -> None:
     with Visit(browser, iris_url) as page:
         page.get_by_label("petal_width").fill("0.123456789012345678")
         expect(page.get_by_role("tabpanel")).to_contain_text('"petal_width": 0.123456789012345678\n')
@@ -525,7 +525,7 @@ def test_the_code_keeps_in_step_with_the_form(browser: Any, iris_url: str) -> No
 # Many fields
 
 
-def test_thousands_of_fields_stay_usable(browser: Any, bundles: Callable[..., Bundle]) -> None:
+def test_thousands_of_fields_stay_usable(browser: Browser, bundles: Callable[..., Bundle]) -> None:
     with served(bundles("wide_5000")) as url, Visit(browser, url) as page:
         assert page.locator("form input").count() < 100
         expect(page.get_by_role("button", name="Predict")).to_be_in_viewport()
@@ -546,7 +546,7 @@ def test_thousands_of_fields_stay_usable(browser: Any, bundles: Callable[..., Bu
         shot(page, "wide")
 
 
-def test_a_record_can_be_pasted(browser: Any, bundles: Callable[..., Bundle]) -> None:
+def test_a_record_can_be_pasted(browser: Browser, bundles: Callable[..., Bundle]) -> None:
     with served(bundles("wide_200")) as url, Visit(browser, url) as page:
         page.get_by_role("button", name="Paste JSON").click()
         box = page.get_by_role("dialog").get_by_label("A record")
@@ -567,7 +567,7 @@ def test_a_record_can_be_pasted(browser: Any, bundles: Callable[..., Bundle]) ->
 # For everyone
 
 
-def test_the_keyboard_alone_is_enough(browser: Any, houses_url: str) -> None:
+def test_the_keyboard_alone_is_enough(browser: Browser, houses_url: str) -> None:
     with Visit(browser, houses_url) as page:
         reached = []
         for _ in range(40):
@@ -598,7 +598,7 @@ def test_the_keyboard_alone_is_enough(browser: Any, houses_url: str) -> None:
             page.keyboard.press("Enter")
 
 
-def test_everything_that_takes_input_has_a_name(browser: Any, houses_url: str) -> None:
+def test_everything_that_takes_input_has_a_name(browser: Browser, houses_url: str) -> None:
     nameless = """() => [...document.querySelectorAll('input, select, textarea, button, a, [role=radiogroup], [tabindex]')]
         .filter((each) => !(each.labels?.length || each.ariaLabel || each.getAttribute('aria-labelledby') || each.textContent.trim()))
         .map((each) => each.outerHTML)"""
@@ -638,10 +638,10 @@ CONTRAST = """() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", ["desk", "phone"])
-def test_all_text_stands_out_from_its_ground(browser: Any, iris_url: str, houses_url: str, scheme: str, width: str) -> None:
+def test_all_text_stands_out_from_its_ground(browser: Browser, iris_url: str, houses_url: str, scheme: str, width: str) -> None:
     options = {"color_scheme": scheme, "viewport": DESK if width == "desk" else PHONE}
 
-    def check(page: Any, name: str) -> None:
+    def check(page: Page, name: str) -> None:
         seen, low = page.evaluate(CONTRAST)
         assert seen > 15
         assert low == []
@@ -669,13 +669,15 @@ def test_all_text_stands_out_from_its_ground(browser: Any, iris_url: str, houses
 # Several models
 
 
-def test_several_models_are_a_list_of_links(browser: Any, iris: Bundle, bundles: Callable[..., Bundle]) -> None:
+def test_several_models_are_a_list_of_links(browser: Browser, iris: Bundle, bundles: Callable[..., Bundle]) -> None:
     with served(iris, bundles("pipeline", name="houses")) as url, Visit(browser, url) as page:
         page.get_by_role("link", name="houses").click()
         expect(page.get_by_label("rooms")).to_be_visible()
         predict(page)
         answered(page)
+        expected = json.loads(page.locator(".raw pre").text_content() or "")
         assert f"{url}/models/houses/predict" in code(page, "curl")
+        assert run(sys.executable, code(page, "Python")).strip() == str(expected)
         page.get_by_role("link", name="API docs").click()
         expect(page.get_by_role("button", name="Send")).to_be_visible()
         assert page.url == f"{url}/models/houses/docs"
@@ -689,7 +691,7 @@ def test_several_models_are_a_list_of_links(browser: Any, iris: Bundle, bundles:
 # The reference
 
 
-def test_the_reference_lists_every_path_and_links_to_it(browser: Any, iris_url: str) -> None:
+def test_the_reference_lists_every_path_and_links_to_it(browser: Browser, iris_url: str) -> None:
     with Visit(browser, iris_url, "/docs") as page:
         paths = page.evaluate("fetch('openapi.json').then((reply) => reply.json()).then((api) => Object.keys(api.paths))")
         assert page.locator(".operation > summary .path").all_inner_texts() == paths
@@ -704,7 +706,7 @@ def test_the_reference_lists_every_path_and_links_to_it(browser: Any, iris_url: 
         expect(page.locator("#readyz")).not_to_have_attribute("open", "")
 
 
-def test_a_request_is_tried_from_the_reference(browser: Any, iris_url: str) -> None:
+def test_a_request_is_tried_from_the_reference(browser: Browser, iris_url: str) -> None:
     with Visit(browser, iris_url, "/docs") as page:
         form = page.get_by_role("form", name="Try it")
         result = form.locator(".result")
@@ -726,7 +728,7 @@ def test_a_request_is_tried_from_the_reference(browser: Any, iris_url: str) -> N
         assert run("bash", command.replace("curl ", "curl -sS ", 1)).split() == result.locator("pre").text_content().split()
 
 
-def test_the_reference_takes_a_key(browser: Any, iris: Bundle) -> None:
+def test_the_reference_takes_a_key(browser: Browser, iris: Bundle) -> None:
     with served(iris, keys=frozenset({hash_key("correct horse")})) as url:
         context = browser.new_context(viewport=DESK)
         page = context.new_page()
