@@ -11,27 +11,29 @@ What is left out on purpose: whatever loads files, runs code or calls what it is
 sklearn.datasets, scipy.stats distributions, whose __setstate__ runs text as code).
 """
 
+# ruff: noqa: S603, T201, UP031 it runs interpreters that it is given, prints what it found, and one of them is Python 3.6
+
 import inspect
 import json
-import os
 import pickle
 import pkgutil
 import subprocess
 import sys
 import warnings
 from importlib import import_module
+from pathlib import Path
 
-NAMES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "src", "modelport", "frameworks", "names")
+NAMES = Path(__file__).resolve().parent.parent / "src" / "modelport" / "frameworks" / "names"
 
 BY_HAND = {
     "python": [
-        "builtins." + name
-        for name in "bool bytearray bytes complex dict() float() frozenset int() list() object range set() slice str tuple".split()
+        "builtins." + name for name in ("bool", "bytearray", "bytes", "complex", "dict()", "float()", "frozenset", "int()", "list()")
     ]
+    + ["builtins." + name for name in ("object", "range", "set()", "slice", "str", "tuple")]
     + ["_codecs.encode", "copyreg.__newobj__", "copyreg.__newobj_ex__", "copyreg._reconstructor"]
     + ["collections.Counter()", "collections.OrderedDict()", "collections.defaultdict", "collections.deque()", "decimal.Decimal()"]
     + ["datetime." + name + "()" for name in ("date", "datetime", "time", "timedelta", "timezone")]
-    + ["fractions.Fraction()", "uuid.UUID"],
+    + ["builtins.FutureWarning", "builtins.DeprecationWarning", "fractions.Fraction()", "uuid.UUID"],
     "numpy": [
         "numpy." + module + "." + name
         for module in ("core", "_core")
@@ -49,38 +51,74 @@ BY_HAND = {
     + ["numpy.random._" + name for name in ("mt19937.MT19937()", "pcg64.PCG64()", "pcg64.PCG64DXSM()", "philox.Philox()", "sfc64.SFC64()")]
     + ["numpy.random.bit_generator.SeedSequence", "numpy.random.bit_generator.__pyx_unpickle_SeedSequence()"]
     + ["numpy.random._generator.Generator", "numpy.random.bit_generator.SeedlessSequence"]
-    + ["numpy." + name for name in "abs amax amin asarray clip max mean median min nan_to_num ravel round std sum var".split()],
+    + [
+        place + name
+        for place in ("numpy.", "numpy.core.fromnumeric.")
+        for name in (
+            "abs",
+            "amax",
+            "amin",
+            "asarray",
+            "clip",
+            "max",
+            "mean",
+            "median",
+            "min",
+            "nan_to_num",
+            "ravel",
+            "round",
+            "std",
+            "sum",
+            "var",
+        )
+    ],  # fmt: skip
     "joblib": ["joblib.numpy_pickle.NumpyArrayWrapper", "sklearn.externals.joblib.numpy_pickle.NumpyArrayWrapper"],
     "pandas": ["pandas.core.indexes.base._new_Index()"],
     "xgboost": [],
     "lightgbm": [],
     "catboost": [],
-    "scipy": [],
-    "sklearn": ["sklearn.utils.validation.check_array"],
+    "scipy": ["scipy._lib.array_api_compat.numpy._aliases.asarray"],
+    "sklearn": [
+        "sklearn.utils.validation.check_array",
+        # HistGradientBoosting and others keep a partial of a function that is on the list itself; only what is called can call it
+        "functools.partial()",
+        "sklearn.cluster._kmeans._kmeans_single_lloyd",
+        "sklearn.cluster._kmeans._kmeans_single_elkan",
+        "sklearn.impute._iterative._ImputerTriplet()",
+        "sklearn.impute._iterative.ImputerTriplet()",
+        "sklearn.impute.ImputerTriplet()",
+        "sklearn._loss.glm_distribution.DistributionBoundary()",
+        "sklearn.covariance._graph_lasso._DictWithDeprecatedKeys",
+        "sklearn.model_selection._classification_threshold._CurveScorer",
+    ],
 }
 """Names no walk finds. "()" behind one says that a pickle may call it with arguments."""
 
 SKIPPED = (
-    ".tests.", ".conftest", ".setup", "sklearn.datasets", "sklearn.externals", "sklearn.experimental", "sklearn.utils._testing", "sklearn.utils.testing",
-    "sklearn.utils.estimator_checks", "sklearn.utils.mocking", "sklearn.utils._mocking", "sklearn.__check_build", "sklearn.utils._test_common",
-    "xgboost.dask", "xgboost.spark", "xgboost.testing", "lightgbm.dask", "catboost.widget", "catboost.eval", "catboost.dev_utils",
-    "scipy.stats", "scipy._lib", "scipy.io", "scipy.misc", "scipy.weave", "scipy.fft", "scipy.signal", "scipy.odr", "scipy.datasets",
+    ".tests.", ".conftest", ".setup", "sklearn.datasets", "sklearn.externals", "sklearn.experimental", "sklearn.utils._testing",
+    "sklearn.utils.testing", "sklearn.utils.estimator_checks", "sklearn.utils.mocking", "sklearn.utils._mocking",
+    "sklearn.__check_build", "sklearn.utils._test_common", "xgboost.dask", "xgboost.spark", "xgboost.testing", "lightgbm.dask",
+    "catboost.widget", "catboost.eval", "catboost.dev_utils", "scipy.stats", "scipy._lib", "scipy.io", "scipy.misc", "scipy.weave",
+    "scipy.fft", "scipy.signal", "scipy.odr", "scipy.datasets",
 )  # fmt: skip
 """Parts of the libraries that hold no models, or files and code."""
 
 SKLEARN_CLASSES = (
-    "sklearn._loss", "sklearn.calibration", "sklearn.cluster", "sklearn.compose", "sklearn.ensemble", "sklearn.gaussian_process", "sklearn.linear_model",
-    "sklearn.metrics._dist_metrics", "sklearn.metrics._scorer", "sklearn.metrics.scorer", "sklearn.model_selection._split", "sklearn.neighbors",
-    "sklearn.neural_network", "sklearn.tree", "sklearn.utils._bunch", "sklearn.utils._metadata_requests", "sklearn.utils._tags",
-    "sklearn.utils.deprecation", "sklearn.cross_validation", "sklearn.kernel_approximation", "sklearn.naive_bayes",
+    "sklearn._loss", "sklearn.calibration", "sklearn.cluster", "sklearn.compose", "sklearn.ensemble", "sklearn.gaussian_process",
+    "sklearn.linear_model", "sklearn.metrics._dist_metrics", "sklearn.metrics._scorer", "sklearn.metrics.scorer",
+    "sklearn.model_selection._split", "sklearn.neighbors", "sklearn.neural_network", "sklearn.tree", "sklearn.utils._bunch",
+    "sklearn.utils._metadata_requests", "sklearn.utils._tags", "sklearn.utils.deprecation", "sklearn.cross_validation",
+    "sklearn.kernel_approximation", "sklearn.naive_bayes",
 )  # fmt: skip
 """Where classes that are no estimators hold parts of them: losses, trees, kernels, binners, splitters, scorers."""
 SKLEARN_FUNCTIONS = ("sklearn.metrics", "sklearn.feature_selection", "sklearn.feature_extraction.text", "sklearn.neural_network._base")
+SKLEARN_FUNCTIONS += ("sklearn.gaussian_process.correlation_models", "sklearn.gaussian_process.regression_models")
 """Whose functions stand as values in estimators: scores, kernels, the texts' accents. They may be named, not called."""
 NOT_DATA = (
-    "Builder", "CallbackBridge", "CallbackEnv", "Controller", "Display", "DrawTree", "Exporter", "FenwickTree", "Grower", "Heap", "MixIn", "Mixin",
-    "PQueue", "Pruner", "PathFinder", "PyFuncDistance", "PyFuncDistance32", "PyFuncDistance64", "Partitioner", "Solver", "Stack", "UnionFind", "Warning",
-    "_reingold_tilford.Tree", "Calculator", "deprecated", "error", "CenterStackOp", "SplitInfo",
+    "Builder", "CallbackBridge", "CallbackEnv", "Controller", "Display", "DrawTree", "Exporter", "FenwickTree", "Grower", "Heap",
+    "MixIn", "Mixin", "PQueue", "Pruner", "PathFinder", "PyFuncDistance", "PyFuncDistance32", "PyFuncDistance64", "Partitioner",
+    "Solver", "Stack", "UnionFind", "Warning", "_reingold_tilford.Tree", "Calculator", "deprecated", "error", "CenterStackOp",
+    "SplitInfo",
 )  # fmt: skip
 """How names end that no model holds. PyFuncDistance calls the function it is given when it is made."""
 
@@ -98,7 +136,7 @@ def modules(package):
             continue
         try:
             found.append(import_module(name))
-        except BaseException:  # noqa: BLE001 an optional part that does not import is not there
+        except BaseException:  # noqa: BLE001, S112 an optional part that does not import is not there
             continue
     return found
 
@@ -132,7 +170,7 @@ def marked(name, cls):
 
 
 def in_parts(name, parts):
-    return any(name.startswith(part + ".") or name.startswith(part + "_") for part in parts)
+    return any(name.startswith((part + ".", part + "_")) for part in parts)
 
 
 def walk_sklearn():
@@ -142,15 +180,18 @@ def walk_sklearn():
     for name, cls in classes("sklearn").items():
         if any(part in name + "." for part in SKIPPED) or issubclass(cls, (BaseException, Warning)):
             continue
-        if issubclass(cls, BaseEstimator) or in_parts(name, SKLEARN_CLASSES) or name in ("sklearn.utils.Bunch", "sklearn.utils._bunch.Bunch"):
+        if issubclass(cls, BaseEstimator) or in_parts(name, SKLEARN_CLASSES) or name == "sklearn.utils.Bunch":
             found += marked(name, cls)
+    # scikit-learn 1.5 to 1.7 compile this module under a name of its own
+    found += [name.replace("sklearn._loss._loss.", "_loss.") for name in found if name.startswith("sklearn._loss._loss.")]
     for module in modules("sklearn"):
         name = module.__name__
         if hasattr(module, "newObj"):
             found.append(name + ".newObj()")
         if name.startswith(SKLEARN_FUNCTIONS):
             for value in vars(module).values():
-                if inspect.isfunction(value) and value.__module__ == name and not value.__name__.startswith(("_", "check_", "get_scorer", "make_")):
+                own = inspect.isfunction(value) and value.__module__ == name
+                if own and not value.__name__.startswith(("_", "check_", "get_scorer", "make_")):
                     found.append(full(value))
     return found
 
@@ -166,7 +207,8 @@ def walk_scipy():
                 name = full(value) if inspect.isclass(value) and str(value.__module__).startswith("scipy.") else ""
                 if not name or any(part in name for part in SKIPPED):
                     continue
-                if issubclass(value, bases) or name.startswith("scipy.interpolate.") or value.__name__ in ("OptimizeResult", "cKDTree", "KDTree"):
+                kept = issubclass(value, bases) or name.startswith("scipy.interpolate.")
+                if kept or value.__name__ in ("OptimizeResult", "cKDTree", "KDTree"):
                     found += marked(name, value)
     import scipy.special
     from scipy.spatial import distance
@@ -180,57 +222,58 @@ def walk_boosters():
     found = {"xgboost": [], "lightgbm": [], "catboost": []}
     for package in found:
         for name, cls in classes(package).items():
-            kept = cls.__name__ in ("Booster", "EarlyStopping", "EvaluationMonitor", "LearningRateScheduler", "XGBoostLabelEncoder", "XGBLabelEncoder")
-            kept = kept or cls.__name__.startswith(("XGB", "LGBM", "CatBoost", "_LGBM")) or cls.__name__ in ("_CatBoostBase", "Dict2Obj")
+            kept = cls.__name__ in ("Booster", "EarlyStopping", "EvaluationMonitor", "LearningRateScheduler", "_CatBoostBase")
+            kept = kept or cls.__name__.startswith(("XGB", "LGBM", "CatBoost", "_LGBM"))
             if kept and not issubclass(cls, (BaseException, Warning)):
                 found[package].append(name)
     return found
 
 
 def walk_numpy():
-    import numpy
+    import numpy as np
 
     found = []
-    for name in dir(numpy):
+    for name in dir(np):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            value = getattr(numpy, name, None)
-        if inspect.isclass(value) and issubclass(value, numpy.generic):
+            value = getattr(np, name, None)
+        if inspect.isclass(value) and issubclass(value, np.generic):
             found += ["numpy." + value.__name__ + "()", "numpy." + name + "()"]
-        elif isinstance(value, numpy.ufunc):
-            found.append("numpy." + name)
-    if hasattr(numpy, "dtypes"):
-        found += ["numpy.dtypes." + name for name in dir(numpy.dtypes) if name.endswith("DType") and name != "StringDType"]
+        elif isinstance(value, np.ufunc):
+            # before 2.0 a ufunc is pickled under the module where it is kept
+            found += [place + name for place in ("numpy.", "numpy.core._multiarray_umath.", "numpy.core.umath.")]
+    if hasattr(np, "dtypes"):
+        found += ["numpy.dtypes." + name for name in dir(np.dtypes) if name.endswith("DType") and name != "StringDType"]
     return found
 
 
 def walk_pandas():
     """The names that pickles of frames of every kind of column hold; they are written out, and read by Modelport's machine."""
-    import numpy
-    import pandas
+    import numpy as np
+    import pandas as pd
 
     columns = {
-        "number": numpy.arange(4.0),
-        "integer": numpy.arange(4),
+        "number": np.arange(4.0),
+        "integer": np.arange(4),
         "flag": [True, False, True, True],
         "text": ["a", "b", None, "d"],
-        "category": pandas.Categorical(["u", "v", "u", "v"]),
-        "ordered": pandas.Categorical([1, 2, 1, 2], ordered=True),
-        "when": pandas.date_range("2020-01-01", periods=4),
-        "zone": pandas.date_range("2020-01-01", periods=4, tz="UTC"),
-        "span": pandas.to_timedelta([1, 2, 3, 4], unit="D"),
-        "period": pandas.period_range("2020-01", periods=4, freq="M"),
+        "category": pd.Categorical(["u", "v", "u", "v"]),
+        "ordered": pd.Categorical([1, 2, 1, 2], ordered=True),
+        "when": pd.date_range("2020-01-01", periods=4),
+        "zone": pd.date_range("2020-01-01", periods=4, tz="UTC"),
+        "span": pd.to_timedelta([1, 2, 3, 4], unit="D"),
+        "period": pd.period_range("2020-01", periods=4, freq="M"),
     }
     for kind in ("Int64", "Float64", "boolean", "string", "category", "UInt8", "Int32", "Float32"):
         try:
-            columns[kind] = pandas.Series([1, 2, None, 4]).astype("float" if kind == "string" else kind).astype(kind)
+            columns[kind] = pd.Series([1, 2, None, 4]).astype("float" if kind == "string" else kind).astype(kind)
         except (TypeError, ValueError):
             continue
-    frame = pandas.DataFrame(columns)
+    frame = pd.DataFrame(columns)
     values = [frame, frame.iloc[0], frame.columns, frame.index, frame.set_index("text"), frame.set_index(["text", "when"]).index]
-    values += [frame[name] for name in frame] + [frame[name].dtype for name in frame] + [pandas.Index(frame[name]) for name in frame]
-    values += [pandas.Timestamp("2020-01-01"), pandas.Timestamp("2020-01-01", tz="UTC"), pandas.Timedelta("1D"), pandas.NaT, pandas.Interval(0, 1)]
-    values += [getattr(pandas, "NA", None), pandas.interval_range(0, 3), pandas.cut([1, 2, 3], 2)]
+    values += [frame[name] for name in frame] + [frame[name].dtype for name in frame] + [pd.Index(frame[name]) for name in frame]
+    values += [pd.Timestamp("2020-01-01"), pd.Timestamp("2020-01-01", tz="UTC"), pd.Timedelta("1D"), pd.NaT, pd.Interval(0, 1)]
+    values += [getattr(pd, "NA", None), pd.interval_range(0, 3), pd.cut([1, 2, 3], 2)]
     return values
 
 
@@ -239,8 +282,7 @@ def walk(folder):
     warnings.simplefilter("ignore")
     found = {"numpy": walk_numpy(), "sklearn": walk_sklearn(), "scipy": walk_scipy()}
     found.update(walk_boosters())
-    with open(os.path.join(folder, "names.json"), "w") as file:
-        json.dump(found, file)
+    (Path(folder) / "names.json").write_text(json.dumps(found))
     try:
         values = walk_pandas()
     except ImportError:
@@ -251,8 +293,7 @@ def walk(folder):
                 data = pickle.dumps(value, protocol)
             except Exception:  # noqa: BLE001, S112 a value that this version cannot pickle tells nothing
                 continue
-            with open(os.path.join(folder, "pandas-%d-%d.pkl" % (index, protocol)), "wb") as file:
-                file.write(data)
+            (Path(folder) / ("pandas-%d-%d.pkl" % (index, protocol))).write_bytes(data)
 
 
 def harvest(folder):
@@ -261,12 +302,10 @@ def harvest(folder):
     from modelport.inspection.pickles import Machine
 
     found = set()
-    for entry in sorted(os.listdir(folder)):
-        if entry.endswith(".pkl"):
-            with open(os.path.join(folder, entry), "rb") as file:
-                machine = Machine(file.read(), Budget())
-            machine.load()
-            found |= machine.imports | {name + "()" for name in machine.calls}
+    for file in sorted(Path(folder).glob("*.pkl")):
+        machine = Machine(file.read_bytes(), Budget())
+        machine.load()
+        found |= machine.imports | {name + "()" for name in machine.calls}
     return {name for name in found if name.startswith(("pandas.", "pyarrow.lib.", "pytz."))}
 
 
@@ -276,17 +315,15 @@ def main(pythons):
     groups = {name: set(names) for name, names in BY_HAND.items()}
     for python in pythons:
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([python, os.path.abspath(__file__), "walk", folder], check=True, timeout=600)
-            with open(os.path.join(folder, "names.json")) as file:
-                for group, names in json.load(file).items():
-                    groups[group].update(names)
+            subprocess.run([python, __file__, "walk", folder], check=True, timeout=600)
+            for group, names in json.loads((Path(folder) / "names.json").read_text()).items():
+                groups[group].update(names)
             groups["pandas"] |= harvest(folder)
             print(python, {group: len(names) for group, names in sorted(groups.items())})
     for group, names in groups.items():
-        kept = {name for name in names if not name.replace("()", "").endswith(NOT_DATA)}
+        kept = {name for name in names if name.startswith("builtins.") or not name.replace("()", "").endswith(NOT_DATA)}
         kept -= {name for name in kept if name + "()" in kept}
-        with open(os.path.join(NAMES, group + ".txt"), "w") as file:
-            file.write("\n".join(sorted(kept)) + "\n")
+        (NAMES / (group + ".txt")).write_text("\n".join(sorted(kept)) + "\n")
 
 
 if __name__ == "__main__":

@@ -446,6 +446,8 @@ class Machine:
         self.calls.add(name)
         if name not in TAKES_CLASS and "__pyx_unpickle_" not in name:
             self.calls.update(arg.name for arg in args if isinstance(arg, Name))
+            if any(isinstance(arg, Instance) and arg.cls == "functools.partial" for arg in args):
+                self.imports.add("functools.partial.__call__")
 
     def attribute(self, owner: Any, attribute: Any) -> Name | None:
         """`getattr(owner, attribute)` as the name it stands for; None when it stands for none."""

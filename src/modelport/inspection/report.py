@@ -70,7 +70,7 @@ def report(contents: Mapping[str, Any], card: Card | None, refused: tuple[str, .
 
 def _missing(imports: tuple[str, ...], card: Card | None) -> tuple[str, ...]:
     """Names whose top module is `__main__` or is not here. The framework's own library has a sentence of its own."""
-    own = _top_modules(card.library) if card else frozenset()
+    own = _top_modules(card.library) if card and card.library else frozenset()
     absent: dict[str, bool] = {}
     for name in imports:
         top = name.partition(".")[0]
@@ -90,13 +90,14 @@ def _found(top: str) -> bool:
 
 
 def _top_modules(library: str) -> frozenset[str]:
-    known = {"scikit-learn": "sklearn"}.get(library, library.replace("-", "_"))
-    return frozenset({known})
+    # scikit-learn 1.5 to 1.7 name a module of theirs _loss, and no package
+    known = {"scikit-learn": ("sklearn", "_loss")}
+    return frozenset(known.get(library, (library.replace("-", "_"),)))
 
 
 def _installed(card: Card | None) -> str | None:
     """The version here of the library that wrote the model, under whichever name it is distributed: xgboost-cpu is xgboost."""
-    if card is None:
+    if card is None or not card.library:
         return None
     names = [card.library]
     for top in _top_modules(card.library):
