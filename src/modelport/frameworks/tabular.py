@@ -8,7 +8,6 @@ import re
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -141,6 +140,8 @@ def not_loaded(path: Path, error: Exception) -> ModelFileError:
 
 def distributions(packages: Iterable[str]) -> tuple[str, ...]:
     """The distributions that packages come from, sorted; those of one's own code and of Python itself are left out."""
+    from importlib.metadata import packages_distributions
+
     known = packages_distributions()
     return tuple(sorted({known[package][0] for package in packages if package in known}))
 
