@@ -14,7 +14,7 @@ from modelport.cli.serve import serve, serving_options, settings_of
 @click.command()
 @serving_options
 def command(**flags: Any) -> None:
-    """Serve the iris flowers: four measures in centimetres to a species, as an ONNX model of 2 kB."""
+    """Serve the iris flowers: four measures in centimetres to a species, as an ONNX model of 600 bytes."""
     import modelport
     from modelport.bundle import open_bundle
 
