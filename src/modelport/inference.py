@@ -12,7 +12,7 @@ import numpy as np
 from modelport.errors import SignatureError
 from modelport.frameworks import Card
 from modelport.samples import Sample
-from modelport.signature import MAX_INTEGER, MAX_NUMBER, Columns, Field, Signature, check, did_you_mean, to_array
+from modelport.signature import MAX_INTEGER, MAX_NUMBER, Columns, Field, Signature, WrongValue, check, did_you_mean, to_array
 
 ASK = "Give --sample FILE with a few real input rows, or state the fields with --schema FILE."
 _MAGNITUDES = (MAX_NUMBER, 1e150, 3.4028234663852886e38, 1e30, 1e18, 1e12, 1e9, 1e6)
@@ -34,7 +34,12 @@ def infer(described: Signature, card: Card, sample: Sample | None, stated: Signa
     if unknown or not inputs:
         what = f"what {', '.join(map(repr, unknown[:8]))} hold{'s' if len(unknown) == 1 else ''}" if unknown else "what goes in"
         raise SignatureError(f"this {card.cls.rpartition('.')[2]} does not say {what}", hint=ASK)
-    return Signature(tuple(_with_example(field) for field in inputs), _outputs(described, stated, outputs))
+    for field in inputs:
+        if field.kind == "number" and np.dtype(field.dtype or "float64").kind != "f":
+            hint = "Make it an integer, or its dtype float64."
+            raise SignatureError(f"field {field.name!r} is a number of dtype {field.dtype}, which would cut off fractions", hint=hint)
+    named = {field.name: field for field in stated.inputs}
+    return Signature(tuple(_with_example(field, named.get(field.name)) for field in inputs), _outputs(described, stated, outputs))
 
 
 def _named(card: Card, described: Signature) -> bool:
@@ -76,7 +81,8 @@ def _refined(field: Field, sampled: Field) -> Field:
                 f"column {field.name!r} of the sample holds {sampled.example!r}, and the model wants numbers there",
                 hint="Was the column encoded before training? Give a sample of what the model itself got, or pack the whole pipeline.",
             )
-        kind = field.kind if sampled.kind == "unknown" else sampled.kind
+        only_whole = field.dtype is not None and np.dtype(field.dtype).kind != "f"
+        kind = field.kind if sampled.kind == "unknown" or only_whole else sampled.kind
         return replace(field, kind=kind, example=field.example if example is None else example)
     if field.kind == "category":
         return replace(field, example=example if example in field.choices else field.example)
@@ -112,35 +118,47 @@ def _overridden(field: Field, stated: Field) -> Field:
 
 def _outputs(described: Signature, stated: Signature, names: Sequence[str]) -> tuple[Field, ...]:
     outputs = described.outputs
-    if stated.outputs:
-        names = names or [field.name for field in stated.outputs]
-    first = outputs[0]
+    names = names or [field.name for field in stated.outputs]
+    gives = f"It gives {', '.join(field.name for field in outputs)}."
     if len(names) > len(outputs):
-        hint = f"It gives {', '.join(field.name for field in outputs)}."
-        if len(first.shape) == 1 and first.shape[0] == len(names):
+        if outputs and outputs[0].shape == (len(names),) and outputs[0].kind == "number" and len(set(names)) == len(names):
             # one vector output and a name for each of its elements
-            return (replace(first, choices=tuple(names)), *outputs[1:])
-        raise SignatureError(f"{len(names)} outputs are named, the model has {len(outputs)}", hint=hint)
-    renamed = [replace(field, name=name) for field, name in zip(outputs, names, strict=False)]
+            return (replace(outputs[0], choices=tuple(names)), *outputs[1:])
+        raise SignatureError(f"{len(names)} outputs are named, the model has {len(outputs)}", hint=gives)
+    renamed = (*(replace(field, name=name) for field, name in zip(outputs, names, strict=False)), *outputs[len(names) :])
+    for field, theirs in zip(outputs, stated.outputs, strict=False):
+        if field.kind != "category" and _ALIKE.get(theirs.kind, theirs.kind) != _ALIKE.get(field.kind, field.kind):
+            raise SignatureError(f"the schema states a {theirs.kind} as output {theirs.name!r}, the model gives a {field.kind}", hint=gives)
     described_by = {field.name: field.description for field in stated.outputs}
-    merged = (*renamed, *outputs[len(renamed) :])
-    return tuple(replace(field, description=described_by.get(field.name) or field.description) for field in merged)
+    return tuple(replace(field, description=described_by.get(field.name) or field.description) for field in renamed)
 
 
-def _with_example(field: Field) -> Field:
+_ALIKE: Mapping[str, str] = {"integer": "number", "category": "string", "text": "string"}
+
+
+def _with_example(field: Field, stated: Field | None = None) -> Field:
+    """The field with an example that fits it: its own where it does, else a made one. SignatureError when the stated one does not."""
     if field.example is not None:
-        return field
+        try:
+            check(field, field.example)
+        except WrongValue as wrong:
+            if stated is not None and stated.example is not None:
+                raise SignatureError(f"the example of field {field.name!r}: {wrong}", hint="Correct it in the schema.") from wrong
+        else:
+            return field
     made: Mapping[str, Any] = {
-        "number": 0.0, "integer": 0, "boolean": False, "string": "text", "text": "some text", "datetime": "2024-01-01T00:00:00", "json": {},
+        "boolean": False,
+        "string": "text",
+        "text": "some text",
+        "datetime": "2024-01-01T00:00:00Z",
+        "json": {},
     }
-    if field.choices:
-        return replace(field, example=field.choices[0])
     if field.shape:
-        return replace(field, example=np.zeros(field.shape).tolist())
-    example = made.get(field.kind)
-    if isinstance(example, int | float) and not isinstance(example, bool):
-        example = type(example)(min(max(example, field.minimum if field.minimum is not None else example), field.maximum or MAX_NUMBER))
-    return replace(field, example=example)
+        return replace(field, example=np.zeros([abs(size) for size in field.shape]).tolist())
+    if field.kind in ("number", "integer"):
+        nearest = min(max(0, field._lowest()), field._highest())
+        return replace(field, example=nearest if field.kind == "integer" else float(nearest))
+    return replace(field, example=field.choices[0] if field.choices else made.get(field.kind))
 
 
 def with_computable_range(signature: Signature, predict: Callable[[Columns], Columns]) -> Signature:
@@ -155,7 +173,7 @@ def with_computable_range(signature: Signature, predict: Callable[[Columns], Col
     if not open_ended:
         return signature
     for magnitude in _MAGNITUDES:
-        if _computes(signature, predict, _probe(signature, open_ended, magnitude)):
+        if _computes(signature, predict, _probe(signature, {field.name for field in numbers}, magnitude)):
             break
     else:
         return signature
@@ -172,10 +190,10 @@ def with_computable_range(signature: Signature, predict: Callable[[Columns], Col
 
 
 def _probe(signature: Signature, names: set[str], magnitude: float) -> Columns:
-    """Rows around the example with the fields `names` at the magnitude: all up, all down, mixed, and one by one."""
+    """Rows around the example with the fields `names` at the magnitude or their own bounds: all up, all down, mixed, and one by one."""
     rng = np.random.default_rng(0)
     columns = {}
-    order = [field.name for field in signature.inputs if field.name in names]
+    order = {name: index for index, name in enumerate(field.name for field in signature.inputs if field.name in names)}
     signs = rng.choice([-1.0, 0.0, 1.0], size=(_PROBE_ROWS, len(order)))
     signs[0], signs[1] = 1.0, -1.0
     signs[2:18] = rng.choice([-1.0, 1.0], size=(16, len(order)))
@@ -186,7 +204,7 @@ def _probe(signature: Signature, names: set[str], magnitude: float) -> Columns:
         if field.name not in names:
             columns[field.name] = to_array(field, [check(field, field.example)] * _PROBE_ROWS)
             continue
-        sign = signs[:, order.index(field.name)]
+        sign = signs[:, order[field.name]]
         extreme = np.clip(sign * magnitude, field._lowest(), field._highest())
         values = np.where(sign == 0.0, float(field.example or 0.0), extreme).tolist()
         if field.kind == "integer":

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,11 +18,14 @@ from typing import Any
 import numpy as np
 
 from modelport.errors import MissingLibrary, SignatureError, UsageError
-from modelport.signature import NULL_CELLS, Columns, Field, Kind, did_you_mean, from_cell, is_null
+from modelport.signature import MAX_INTEGER, NULL_CELLS, Columns, Field, Kind, did_you_mean, from_cell, is_null, moment_text
 
 MAX_ROWS = 100_000
 """How many rows of a sample are looked at: enough for kinds, categories and quantiles."""
 MAX_CHOICES = 30
+_CODE = re.compile(r"[+-]?0[0-9]+")
+_INDEX = re.compile("__index_level_[0-9]+__")
+"""The columns in which pandas keeps its index."""
 
 
 @dataclass(frozen=True)
@@ -60,36 +67,55 @@ def read(path: Path) -> Sample:
             columns = _columns_of(_read_json(path), str(path))
         else:
             raise UsageError(f"the sample {path} is of no known kind", hint="--sample takes a .csv, .parquet, .json or .jsonl file.")
-    except (ValueError, csv.Error, OSError) as error:
-        raise UsageError(f"the sample {path} does not read as {suffix[1:]}: {error}") from error
+    except (ValueError, RecursionError, csv.Error, OSError) as error:
+        hint = "Save it as UTF-8." if isinstance(error, UnicodeDecodeError) else ""
+        raise UsageError(f"the sample {path} does not read as {suffix[1:]}: {error}", hint=hint) from error
     if not next(iter(columns.values()), []):
         raise UsageError(f"the sample {path} has no rows", hint="A handful of real input rows is enough.")
     return _sample(columns)
 
 
 def from_object(table: Any) -> Sample:
-    """A sample out of a live table: DataFrame, 2-d numpy array, list of records or of texts, or mapping of columns.
+    """A sample out of a live table: DataFrame, Series, 2-d array, list of records, of rows or of texts, or mapping of columns.
 
     UsageError for anything else.
     """
-    if hasattr(table, "to_dict") and hasattr(table, "columns"):
-        frame = table.iloc[:MAX_ROWS]
-        columns = {str(name): [_plain(value) for value in frame[name].tolist()] for name in frame.columns}
-        return _sample(columns)
-    if hasattr(table, "to_list") and hasattr(table, "name"):
-        return _sample({str(table.name or "text"): [_plain(value) for value in table.to_list()[:MAX_ROWS]]}, named=table.name is not None)
-    if isinstance(table, np.ndarray) and table.ndim == 2:
-        return _sample({f"x{index}": table[:MAX_ROWS, index].tolist() for index in range(table.shape[1])}, named=False)
+    if hasattr(table, "iloc") and hasattr(table, "columns"):
+        return _from_frame(table.iloc[:MAX_ROWS])
+    if hasattr(table, "iloc") and hasattr(table, "name"):
+        return _sample({str(table.name or "text"): _plain_values(table)}, named=table.name is not None)
     if isinstance(table, Mapping):
-        return _sample({str(name): [_plain(value) for value in values][:MAX_ROWS] for name, values in table.items()})
-    if isinstance(table, Sequence) and table and all(isinstance(row, str) for row in table):
-        return _sample({"text": list(table[:MAX_ROWS])}, named=False)
-    if isinstance(table, Sequence) and not isinstance(table, str):
-        return _sample(_columns_of(list(table[:MAX_ROWS]), "the sample"))
+        return _sample({str(name): _plain_values(values) for name, values in table.items()})
+    if isinstance(table, Sequence) and not isinstance(table, str | bytes) and table:
+        if all(isinstance(row, str) for row in table):
+            return _sample({"text": list(table[:MAX_ROWS])}, named=False)
+        if all(isinstance(row, list | tuple) for row in table) and len({len(row) for row in table}) == 1:
+            return _from_rows(table)
+        return _sample(_columns_of(table, "the sample"))
+    if isinstance(table, np.ndarray) and table.ndim == 2 and len(table):
+        return _from_rows(table)
     raise UsageError(
-        f"the sample is a {type(table).__module__}.{type(table).__qualname__}",
+        f"the sample is a {type(table).__module__}.{type(table).__qualname__} that holds no rows",
         hint="sample= takes a DataFrame, a 2-d array, a list of records, a list of texts, or a path.",
     )
+
+
+def _from_frame(frame: Any) -> Sample:
+    """A DataFrame's columns. Those that pandas numbered itself have no names."""
+    _check_header([str(name) for name in frame.columns], "the sample")
+    if not len(frame):
+        raise UsageError("the sample has no rows", hint="A handful of real input rows is enough.")
+    if list(frame.columns) == list(range(len(frame.columns))):
+        return _sample({f"x{index}": _plain_values(frame[index]) for index in frame.columns}, named=False)
+    return _sample({str(name): _plain_values(frame[name]) for name in frame.columns})
+
+
+def _from_rows(rows: Any) -> Sample:
+    return _sample({f"x{index}": _plain_values(row[index] for row in rows[:MAX_ROWS]) for index in range(len(rows[0]))}, named=False)
+
+
+def _plain_values(values: Iterable[Any]) -> list[Any]:
+    return [_plain(value) for value in islice(values, MAX_ROWS)]
 
 
 def baseline(fields: Sequence[Field], columns: Columns) -> dict[str, Any]:
@@ -101,12 +127,14 @@ def _summary(field: Field, column: np.ndarray[Any, np.dtype[Any]]) -> dict[str, 
     rows = len(column)
     if field.kind in ("number", "integer") and not field.shape:
         values = column.astype(np.float64)
-        present = values[~np.isnan(values)]
-        summary: dict[str, Any] = {"count": rows, "nulls": rows - len(present)}
+        present = values[np.isfinite(values)]
+        summary: dict[str, Any] = {"count": rows, "nulls": int(np.isnan(values).sum())}
         if len(present):
             points = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-            quantiles = dict(zip(map(str, points), np.quantile(present, points).tolist(), strict=True))
-            summary |= {"mean": float(present.mean()), "std": float(present.std()), "quantiles": quantiles}
+            quantiles = np.quantile(present, points, method="nearest").tolist()
+            scale = float(np.abs(present).max()) or 1.0  # so that the squares of large numbers do not overflow
+            mean, std = float((present / scale).mean()) * scale, float((present / scale).std()) * scale
+            summary |= {"mean": mean, "std": std, "quantiles": dict(zip(map(str, points), quantiles, strict=True))}
         return summary
     if field.kind in ("string", "category", "boolean"):
         counts: dict[str, int] = {}
@@ -141,6 +169,8 @@ def _field(name: str, values: list[Any]) -> Field:
         kind = kinds.pop()
     elif kinds <= {"number", "integer"}:
         kind = "number"
+    elif kinds <= {"tensor", "json"}:
+        kind = "json"
     else:
         shown = ", ".join(f"{value!r} ({_kind(value)})" for value in {_kind(value): value for value in present}.values())
         raise SignatureError(f"column {name!r} of the sample mixes kinds: {shown}", hint="Make the column one kind.")
@@ -149,8 +179,15 @@ def _field(name: str, values: list[Any]) -> Field:
         distinct = sorted(set(present))
         if len(distinct) <= MAX_CHOICES and len(present) >= 2 * len(distinct):
             choices = tuple(distinct)
-    shape = np.asarray(present[0]).shape if kind == "tensor" else ()
-    example = present[0].isoformat() if kind == "datetime" else present[0]
+    shape: tuple[int, ...] = ()
+    if kind == "tensor":
+        shapes = {np.shape(value) for value in present}
+        if len({len(one) for one in shapes}) > 1:
+            raise SignatureError(f"column {name!r} of the sample holds lists of different depths", hint="Make the column one kind.")
+        shape = tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*shapes, strict=True))
+    example = next((value for value in present if not isinstance(value, float) or math.isfinite(value)), None)
+    if isinstance(example, datetime):
+        example = moment_text(example)
     return Field(name, kind, nullable=nullable, choices=choices, shape=shape, example=example)
 
 
@@ -163,7 +200,7 @@ def _kind(value: Any) -> Kind:
         return "number"
     if isinstance(value, str):
         return "string"
-    if isinstance(value, datetime | date):
+    if isinstance(value, datetime):
         return "datetime"
     if isinstance(value, list):
         try:
@@ -171,14 +208,32 @@ def _kind(value: Any) -> Kind:
         except ValueError:
             numeric = False
         return "tensor" if numeric else "json"
-    return "json"
+    if isinstance(value, dict):
+        return "json"
+    raise SignatureError(
+        f"the sample holds a {type(value).__module__}.{type(value).__qualname__}: {str(value)[:60]}",
+        hint="It may hold numbers, booleans, strings, times, lists and objects.",
+    )
 
 
 def _plain(value: Any) -> Any:
-    """A cell of a live table as a plain Python value; every kind of null is None."""
-    if isinstance(value, np.generic | np.ndarray):
+    """A cell of a live table as a plain Python value: every kind of null is None, every time a datetime in UTC."""
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").astype(object)
+    elif isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
-    return None if not isinstance(value, list | dict) and is_null(value) else value
+    if isinstance(value, list | dict):
+        return value
+    if isinstance(value, tuple):
+        return list(value)
+    if is_null(value):
+        return None
+    if isinstance(value, datetime):
+        moment = datetime.fromisoformat(value.isoformat(timespec="microseconds"))  # pandas' own has nanoseconds
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 columns of times have no zone: they are in UTC
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def _read_csv(path: Path, delimiter: str) -> dict[str, list[Any]]:
@@ -194,16 +249,25 @@ def _read_csv(path: Path, delimiter: str) -> dict[str, list[Any]]:
 
 
 def _typed(cells: list[str]) -> list[Any]:
-    """CSV cells as the narrowest kind that all of them are: boolean, integer, number, else string."""
-    for kind in ("boolean", "integer", "number"):
-        field = Field("", kind, nullable=True)
-        values = [None if cell in NULL_CELLS else from_cell(field, cell) for cell in cells]
-        words = kind != "boolean" or not {"0", "1"} & set(cells)
-        if words and not any(isinstance(value, str) for value in values) and any(value is not None for value in values):
-            whole = kind != "integer" or not any("." in cell for cell in cells)
-            if whole:
-                return values
-    return [cell or None for cell in cells]
+    """CSV cells as the narrowest kind that all of them are: boolean, integer, number, else string.
+
+    0 and 1 are integers, digits after a leading zero are a code and no number, and an integer too long for a column is a number.
+    """
+    given = {cell for cell in cells if cell not in NULL_CELLS}
+    kinds: list[Kind] = ["boolean"] if not {"0", "1"} & given else []
+    if not any(_CODE.fullmatch(cell) for cell in given):
+        kinds += ["integer"] if not any("." in cell for cell in given) else []
+        kinds += ["number"]
+    for kind in kinds if given else []:
+        field = Field("", kind)
+        values = {cell: from_cell(field, cell) for cell in given}
+        if all(isinstance(value, bool) or _fits(kind, value) for value in values.values()):
+            return [values.get(cell) for cell in cells]
+    return [cell or None for cell in cells] if given else [None] * len(cells)
+
+
+def _fits(kind: Kind, value: Any) -> bool:
+    return abs(value) <= MAX_INTEGER if isinstance(value, int) and kind == "integer" else isinstance(value, float) and kind == "number"
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:
@@ -211,8 +275,11 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise MissingLibrary("pyarrow is not installed, which reads Parquet", hint="pip install 'modelport[batch]'") from error
-    table = parquet.read_table(path).slice(0, MAX_ROWS)
-    return {name: [_plain(value) for value in table.column(name).to_pylist()] for name in table.column_names}
+    with parquet.ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if not _INDEX.fullmatch(name)]
+        _check_header(names, str(path))
+        batch = next(file.iter_batches(MAX_ROWS, columns=names), None)
+    return {} if batch is None else {name: [_plain(value) for value in batch.column(name).to_pylist()] for name in names}
 
 
 def _read_json(path: Path) -> list[Any]:
@@ -223,16 +290,19 @@ def _read_json(path: Path) -> list[Any]:
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def _columns_of(records: list[Any], where: str) -> dict[str, list[Any]]:
+def _columns_of(records: Sequence[Any], where: str) -> dict[str, list[Any]]:
     for index, record in enumerate(records):
         if not isinstance(record, Mapping):
             raise UsageError(f"{where}: row {index} is no record", hint='A list of records: [{"age": 31, "city": "Oslo"}, ...].')
+    records = records[:MAX_ROWS]
     names = list(dict.fromkeys(str(name) for record in records for name in record))
-    return {name: [_plain(record.get(name)) for record in records[:MAX_ROWS]] for name in names}
+    return {name: [_plain(record.get(name)) for record in records] for name in names}
 
 
 def _check_header(header: list[str], where: str) -> None:
-    for name in header:
-        if not name or header.count(name) > 1:
-            what = "an empty column name" if not name else f"two columns called {name!r}"
-            raise UsageError(f"{where}: the header has {what}", hint="The first line names each column once.")
+    for name, times in Counter(header).items():
+        if not name:
+            hint = "The first line names each column. pandas wrote its index there? Save with index=False."
+            raise UsageError(f"{where}: the header has an empty column name", hint=hint)
+        if times > 1:
+            raise UsageError(f"{where}: the header has two columns called {name!r}", hint="Give each column a name of its own.")
