@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
@@ -191,7 +192,9 @@ def _lines(columns: Sequence[Any], delimiter: str) -> bytes:
     ends = pa.array([""] * len(cells[0]))
     joined = pc.binary_join_element_wise(*cells, delimiter, null_handling="replace", null_replacement="") if len(cells) > 1 else cells[0]
     lines = pc.binary_join_element_wise(joined, ends, "\n")
-    return b"".join(line.encode() for line in lines.to_pylist())
+    _, offsets, data = lines.buffers()  # the texts of an array lie one behind the other
+    places = np.frombuffer(offsets, dtype=np.int32)
+    return bytes(memoryview(data)[places[lines.offset] : places[lines.offset + len(lines)]])
 
 
 def _texts(column: Any) -> Any:

@@ -30,7 +30,7 @@ SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
 STANDARD = "-"
 MAX_ROWS = 65_536
 """Rows in a chunk at most: what a model is asked at once."""
-_BLOCK_BYTES = 8 * 2**20
+_BLOCK_BYTES = 4 * 2**20
 """Bytes of a text file that are read at once, and so the longest row it may have."""
 
 
