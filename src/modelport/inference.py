@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -49,10 +50,13 @@ def _named(card: Card, described: Signature) -> bool:
 
 
 def _with_sample(inputs: list[Field], sample: Sample, *, named: bool) -> list[Field]:
-    by_name = {field.name: field for field in sample.fields}
     if not inputs:
         return list(sample.fields)
     if named and sample.named:
+        by_name = {field.name: field for field in sample.fields}
+        # LightGBM keeps "floor area" as "floor_area", and converters to ONNX do alike: the name that people gave is the better one
+        as_kept = {_as_kept(name): name for name in by_name}
+        inputs = [field if field.name in by_name else replace(field, name=as_kept.get(field.name, field.name)) for field in inputs]
         missing = [field.name for field in inputs if field.name not in by_name]
         if missing:
             near = did_you_mean(missing[0], by_name)
@@ -68,6 +72,10 @@ def _with_sample(inputs: list[Field], sample: Sample, *, named: bool) -> list[Fi
         _refined(replace(field, name=theirs.name if sample.named else field.name), theirs)
         for field, theirs in zip(inputs, sample.fields, strict=True)
     ]
+
+
+def _as_kept(name: str) -> str:
+    return re.sub(r"\W", "_", name)
 
 
 def _refined(field: Field, sampled: Field) -> Field:
