@@ -7,8 +7,6 @@ import re
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
 import click
 
 from modelport import errors, project
@@ -94,20 +92,66 @@ def settings() -> str:
     return "\n".join(head) + "\n" + (inspect.getdoc(project) or "").replace("\n    ", "\n    ") + "\n\n" + keys + "\n"
 
 
+PATHS = {
+    "/": "The page to a browser; to anything that asks for JSON: name, version, digest, signature, endpoints.",
+    "/docs": "The API reference, with a form to try it. Works offline.",
+    "/openapi.json": "The OpenAPI 3.1 document.",
+    "/static/{file}": "The files of the two pages.",
+    "/predict": "A record in, a record out; a list in, a list out; `text/csv` in, CSV out.",
+    "/livez": "200 while the loop turns.",
+    "/readyz": "200 once the golden rows are reproduced, and until it is told to stop.",
+    "/ping": "As `/readyz`, for Amazon SageMaker.",
+    "/invocations": "As `/predict`, for Amazon SageMaker; CSV may come without a header.",
+    "/models/{name}": "What GET / says, of one of several models.",
+    "/models/{name}/": "The page of one of several models.",
+    "/models/{name}/docs": "The API reference of one of several models.",
+    "/models/{name}/openapi.json": "The OpenAPI document of one of several models.",
+    "/models/{name}/static/{file}": "The files of the two pages.",
+    "/models/{name}/predict": "As `/predict`, for one of several models.",
+    "/v1/models/{name}": "TensorFlow Serving: the model's state.",
+    "/v1/models/{name}/versions/{version}": "TensorFlow Serving: the model's state.",
+    "/v1/models/{name}:predict": 'TensorFlow Serving: `{"instances": [...]}` in, `{"predictions": [...]}` out.',
+    "/v1/models/{name}/versions/{version}:predict": "TensorFlow Serving: the same.",
+    "/v2": "Open Inference Protocol: the server's metadata.",
+    "/v2/": "Open Inference Protocol: the server's metadata.",
+    "/v2/health/live": "Open Inference Protocol: as `/livez`.",
+    "/v2/health/ready": "Open Inference Protocol: as `/readyz`.",
+    "/v2/models/{name}": "Open Inference Protocol: the model's metadata.",
+    "/v2/models/{name}/ready": "Open Inference Protocol: whether the model is ready.",
+    "/v2/models/{name}/infer": "Open Inference Protocol: tensors in, tensors out.",
+    "/v2/models/{name}/versions/{version}": "Open Inference Protocol: the model's metadata.",
+    "/v2/models/{name}/versions/{version}/ready": "Open Inference Protocol: whether the model is ready.",
+    "/v2/models/{name}/versions/{version}/infer": "Open Inference Protocol: tensors in, tensors out.",
+}
+"""Every path of a service; the check compares them with its routes."""
+HEADERS = {
+    "Authorization": "in: `Bearer KEY`, where the service has keys; or `X-API-Key: KEY`",
+    "X-Request-Id": "in and out: the caller's own, or a UUID of version 7",
+    "X-Model": "out: name, version and digest of the model that answered",
+    "traceparent": "in and out: W3C Trace Context",
+    "Retry-After": "out, with 503: seconds",
+}
+
+
 def http() -> str:
-    """The paths of a service, as the OpenAPI document of the demo model describes them."""
+    """The paths of a service with their methods, from its routes."""
+    from modelport import engines
     from modelport.bundle import open_bundle
-    from modelport.serving import openapi
+    from modelport.serving.app import create_app
+    from modelport.serving.service import Service
+    from modelport.serving.settings import Settings
 
     with resources.as_file(resources.files("modelport") / "demo") as folder:
-        document: dict[str, Any] = openapi.document(open_bundle(folder))
-    lines = ["# HTTP", "", MADE, "", "The paths of a service, here of the demo model; `/openapi.json` of a service says the same of its own model.", ""]
-    lines += ["| | path | | answers |", "|---|---|---|---|"]
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            if method not in ("get", "post", "put", "delete", "head", "options"):
-                continue
-            lines.append(f"| {method.upper()} | `{path}` | {operation['summary']} | {', '.join(sorted(operation['responses']))} |")
+        bundle = open_bundle(folder)
+        routes = create_app([Service(bundle.name, "", bundle, engines.load(bundle))], Settings()).methods
+    missing, gone = set(routes) - set(PATHS), set(PATHS) - set(routes)
+    assert not missing, f"tools/reference.py does not document {sorted(missing)}"
+    assert not gone, f"tools/reference.py documents {sorted(gone)}, which is no path"
+    lines = ["# HTTP", "", MADE, "", "`/openapi.json` of a service describes its inputs and outputs; this page names all its paths.", ""]
+    lines += ["| | path | |", "|---|---|---|"]
+    lines += [f"| {', '.join(methods)} | `{path}` | {PATHS[path]} |" for path, methods in sorted(routes.items())]
+    lines += ["", "## Headers", "", "| header | |", "|---|---|", *(f"| `{name}` | {meaning} |" for name, meaning in HEADERS.items())]
+    lines += ["", "Errors are problem documents (RFC 9457): see [errors](errors.md). The dialects answer in their own form."]
     return "\n".join(lines) + "\n"
 
 

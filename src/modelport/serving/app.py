@@ -58,6 +58,8 @@ class Application:
         self._waiting = 0
         self._documents: dict[str, bytes] = {}
         endpoints = self._endpoints()
+        self.methods = {path: tuple(handlers) for path, handlers in endpoints.items()}
+        """The methods of every path."""
         self._paths = [path for path in endpoints if "{" not in path]
         self._router = Router(
             [Route(path, Endpoint(methods)) for path, methods in endpoints.items()], redirect_slashes=False, default=self._not_found
