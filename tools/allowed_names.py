@@ -71,7 +71,7 @@ BY_HAND = {
             "sum",
             "var",
         )
-    ],  # fmt: skip
+    ],
     "joblib": ["joblib.numpy_pickle.NumpyArrayWrapper", "sklearn.externals.joblib.numpy_pickle.NumpyArrayWrapper"],
     "pandas": ["pandas.core.indexes.base._new_Index()"],
     "xgboost": [],

@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "MODELPORT_API_KEY": "The API key that requests must bring; several are separated by commas.",
     "MODELPORT_CACHE": "Where model files that are served directly are kept as bundles; `~/.cache/modelport` otherwise.",
     "MODELPORT_STORE": "The store: a folder, or an fsspec URL such as `s3://bucket/models`; `~/.modelport` otherwise.",
+    "MODELPORT_URL": "Where the service is, for modules that `modelport client` writes; `http://127.0.0.1:8000` otherwise.",
     "PORT": "The port to listen on, where --port is not given.",
     "SOURCE_DATE_EPOCH": "The bundle's `created`, in seconds since 1970; the time of the git commit otherwise.",
     "SUBTITLE": "As --subtitle.",
@@ -82,7 +83,7 @@ def error_tree() -> str:
 def settings() -> str:
     """The environment variables and the keys of modelport.toml."""
     source = "\n".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
-    used = set(re.findall(r"""(?:environ(?:\.get)?[\[(]\s*|envvar=)["']([A-Z_]+)["']""", source))
+    used = set(re.findall(r"""["'](MODELPORT_[A-Z_]+|AIP_[A-Z_]+|[A-Z_]*PORT|[A-Z]*TITLE|XDG_[A-Z_]+|SOURCE_[A-Z_]+|OTEL_[A-Z_]+)["']""", source))
     undocumented, unused = used - set(ENVIRONMENT), set(ENVIRONMENT) - used - {"HOME"}
     assert not undocumented, f"tools/reference.py does not document {sorted(undocumented)}"
     assert not unused, f"tools/reference.py documents {sorted(unused)}, which nothing reads"
