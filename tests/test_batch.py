@@ -8,6 +8,8 @@ import gzip
 import io
 import json
 import math
+import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bundles
+import models
 from modelport.batch import Options, Progress, Summary, cells, predict, sources
 from modelport.bundle import Bundle
 from modelport.cli.predict import Bar, bar_line
@@ -658,3 +661,84 @@ def fits(field: Field, value: Any) -> bool:
     except WrongValue:
         return False
     return True
+
+
+# The verb
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pickled model of strings, categories and missing values, its data, and a cache of its own."""
+    folder = tmp_path_factory.mktemp("shop")
+    trained = models.MODELS["pipeline"]()
+    (folder / "model.pkl").write_bytes(pickle.dumps(trained.model))
+    trained.frame.to_csv(folder / "data.csv", index=False)
+    return folder
+
+
+def run(folder: Path, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MODELPORT_CACHE": str(folder / "cache"), "MODELPORT_STORE": str(folder / "store")}
+    command = [sys.executable, "-c", "from modelport.cli.main import main; main()", "predict", *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, **options)
+
+
+def test_a_model_file_predicts_a_file_as_its_library_does(shop: Path) -> None:
+    trained = models.MODELS["pipeline"]()
+    done = run(shop, "model.pkl", "data.csv", "-o", "out.parquet", "--sample", "data.csv")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"{len(trained.frame):,} rows predicted: out.parquet\n"
+    out = pq.read_table(shop / "out.parquet").to_pandas()
+    assert list(out["prediction"]) == list(trained.model.predict(trained.frame))
+    probabilities = trained.model.predict_proba(trained.frame)
+    for index, label in enumerate(trained.model.classes_):
+        np.testing.assert_allclose(out[f"probabilities.{label}"], probabilities[:, index], rtol=1e-9)
+    assert list(out.columns[: len(trained.frame.columns)]) == list(trained.frame.columns)
+
+
+def test_standard_input_goes_to_standard_output(shop: Path) -> None:
+    data = (shop / "data.csv").read_text()
+    done = run(shop, "model.pkl", "-", "--format", "csv", "--sample", "data.csv", input=data)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].startswith(data.splitlines()[0] + ",prediction,")
+    assert len(done.stdout.splitlines()) == len(data.splitlines())
+    done = run(shop, "model.pkl", "data.csv", "-o", "out.jsonl", "--sample", "data.csv", "--json")
+    assert json.loads(done.stdout)["outputs"] == ["out.jsonl"]
+
+
+def test_exit_codes_tell_a_scheduler_what_happened(shop: Path) -> None:
+    (shop / "bad.csv").write_text((shop / "data.csv").read_text().splitlines()[0] + "\n" + ",".join("?" * 7) + "\n")
+    (shop / "other.csv").write_text("a,b\n1,2\n")
+    for words, code, message in (
+        (("model.pkl", "bad.csv", "-o", "o.csv", "--sample", "data.csv"), 1, "error: bad.csv row 1 (line 2), "),
+        (("model.pkl", "bad.csv", "-o", "o.csv", "--sample", "data.csv", "--rejects", "r.csv"), 1, "0 rows predicted: o.csv\n"),
+        (("model.pkl", "other.csv", "-o", "o.csv", "--sample", "data.csv"), 2, "error: other.csv has no column "),
+        (("model.pkl", "no.csv", "--sample", "data.csv"), 2, "error: there is no file no.csv"),
+        (("model.pkl",), 2, "error: Missing argument 'DATA...'"),
+        (("model.pkl", "data.csv", "--delimiter", "||"), 2, "error: Invalid value for --delimiter: one ASCII character"),
+        (("nothing", "data.csv"), 2, "error: there is no 'nothing'"),
+    ):
+        done = run(shop, *words)
+        assert (done.returncode, done.stderr[: len(message)]) == (code, message), done.stderr
+        assert "Traceback" not in done.stderr
+    (shop / "evil.pkl").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
+    assert run(shop, "evil.pkl", "data.csv").returncode in (1, 3)
+
+
+def test_a_terminal_shows_how_far_the_run_is(shop: Path) -> None:
+    """On a pseudo-terminal there is a bar on stderr, and it is gone at the end."""
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "MODELPORT_CACHE": str(shop / "cache")}
+    words = [sys.executable, "-c", "from modelport.cli.main import main; main()", "predict", "model.pkl", "data.csv", "-o", "out.csv"]
+    with subprocess.Popen([*words, "--sample", "data.csv"], cwd=shop, env=environment, stderr=theirs):
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 65536):
+                shown += piece
+        except OSError:  # Linux: the other side is closed
+            pass
+    os.close(ours)
+    rows = len(models.MODELS["pipeline"]().frame)
+    lines = shown.decode().replace("\r\n", "\n").split("\r")
+    assert lines[1].startswith(f"[========================] 100%  {rows:,} rows  ")
+    assert lines[-1] == f"{rows:,} rows predicted: out.csv\n"

@@ -15,7 +15,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -56,8 +56,9 @@ class Client:
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
         try:
+            urlsplit(url)  # stricter with brackets than httpx
             self._root = httpx.URL(url.rstrip("/"))
-        except httpx.InvalidURL as error:
+        except (ValueError, httpx.InvalidURL) as error:
             raise UsageError(f"{url!r} is no URL: {error}", hint="For example http://127.0.0.1:8000") from error
         if self._root.scheme not in ("http", "https") or not self._root.host or self._root.query or self._root.fragment:
             raise UsageError(f"{url!r} is no URL of a service", hint="For example http://127.0.0.1:8000")
@@ -239,10 +240,10 @@ def _classes() -> dict[str, type[ModelportError]]:
 
 
 def _by_status(status: int) -> type[ModelportError]:
-    kinds = [kind for kind in _classes().values() if issubclass(kind, RequestError) and kind is not RequestError]
-    if status in (429, 502):
+    if status in _RETRIED:
         return Unavailable
-    return next((kind for kind in kinds if kind.status == status), RequestError if 400 <= status < 500 else ModelportError)
+    kinds = {kind.status: kind for kind in _classes().values() if issubclass(kind, RequestError) and kind.status != 400}
+    return kinds.get(status, RequestError if 400 <= status < 500 else ModelportError)
 
 
 def _after_s(response: httpx.Response) -> float:
