@@ -47,7 +47,7 @@ def check_version(path: Path, card: Card, *, trust_version: bool = False) -> Non
     if _minor(here) != _minor(card.version):
         raise VersionMismatch(
             f"{path} was written by {card.library} {card.version}, you have {here}: its answers may differ, or it may not load",
-            hint=f"Install that version (pip install {card.library}=={card.version}), or say --trust-version. `modelport inspect` says more.",
+            hint=f"Install that version (pip install {card.library}=={card.version}), or say --trust-version. See `modelport inspect`.",
         )
 
 
@@ -67,7 +67,7 @@ def defined_in(path: Path) -> tuple[str, ...]:
     """The names that a module defines or imports at its top level. ModelFileError when it is no Python."""
     try:
         tree = ast.parse(path.read_bytes(), str(path))
-    except (SyntaxError, ValueError, OSError) as error:
+    except (SyntaxError, ValueError, OSError, RecursionError) as error:
         hint = "--code takes the .py file that defines what the model needs."
         raise ModelFileError(f"{path} is not a Python module: {error}", hint=hint) from error
     names: list[str] = []

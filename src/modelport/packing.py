@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import platform
@@ -29,7 +30,7 @@ from modelport.bundle import Bundle
 from modelport.errors import InvalidInput, ModelContract, ModelFailed, ModelFileError, SignatureError, UsageError
 from modelport.frameworks import Card
 from modelport.samples import Sample
-from modelport.signature import Signature, did_you_mean, to_array
+from modelport.signature import Signature, did_you_mean, moment_text, to_array
 from modelport.store import Entry, Store
 
 TOLERANCE = 1e-5
@@ -64,6 +65,18 @@ class Options:
     trust: bool = False
     trust_version: bool = False
 
+    def __post_init__(self) -> None:
+        for key in ("output", "code", "data"):
+            value = getattr(self, key)
+            object.__setattr__(self, key, (value,) if isinstance(value, str | os.PathLike) else tuple(value))
+        object.__setattr__(self, "metric", {name: _metric(name, value) for name, value in self.metric.items()})
+        for key in ("title", "subtitle", "description"):
+            if not isinstance(getattr(self, key), str):
+                raise UsageError(f"{key} is {getattr(self, key)!r}", hint="It is a string.")
+        for name, value in self.label.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise UsageError(f"label {name!r} is {value!r}", hint="Labels are strings: team=pricing.")
+
 
 def pack(model: Any, *, store: Store | str | None = None, **options: Any) -> Entry:
     """Pack a model into the store and say which version it became.
@@ -79,12 +92,17 @@ def pack(model: Any, *, store: Store | str | None = None, **options: Any) -> Ent
         if key not in known:
             raise UsageError(f"pack() has no option {key!r}{did_you_mean(key, known)}", hint=f"Options: {', '.join(known)}.")
     where = store if isinstance(store, Store) else Store(store)
+    said = Options(**options)
+    live = not isinstance(model, str | os.PathLike)
     with tempfile.TemporaryDirectory(prefix="modelport-pack-") as folder, _as_file(model) as path:
-        return where.add(pack_file(path, Path(folder), Options(**options)))
+        return where.add(pack_file(path, Path(folder), said, checkout=Path() if live else None))
 
 
-def pack_file(path: Path, folder: Path, options: Options) -> Bundle:
-    """Make a bundle of the model file `path` in the empty `folder`. Raises as `pack`."""
+def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | None = None) -> Bundle:
+    """Make a bundle of the model file `path` in the empty `folder`. Raises as `pack`.
+
+    The lineage is that of the git checkout in which the file lies, or of that at `checkout`.
+    """
     name = bundles.check_name(options.name or _slug(path.stem))
     seen = inspection.inspect(path)
     card = seen.card
@@ -105,7 +123,7 @@ def pack_file(path: Path, folder: Path, options: Options) -> Bundle:
     model = _write_model(engine, path, card, folder)
     _write_rows(engine, sample, folder)
     (folder / "requirements.txt").write_text(_pins(engine.framework.requirements(engine.model, card)))
-    lineage = _lineage(path.resolve().parent, options)
+    lineage = _lineage((checkout or path.parent).resolve(), options)
     written = bundles.write(
         folder,
         name=name,
@@ -132,7 +150,7 @@ def read_schema(path: Path) -> Signature:
     try:
         text = path.read_text(encoding="utf-8")
         raw = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SignatureError(f"the schema {path} does not read: {error}", hint="--schema takes a .json or .toml file.") from error
     if not isinstance(raw, dict):
         raise SignatureError(f"the schema {path} is no table", hint='{"inputs": [{"name": "age", "kind": "integer"}, ...]}')
@@ -181,6 +199,8 @@ def _copy_code(code: Sequence[Path], folder: Path) -> Path | None:
     target = folder / "code"
     target.mkdir()
     for path in code:
+        if (target / path.name).exists():
+            raise UsageError(f"--code names two files called {path.name}", hint="Give one of them another name.")
         if path.suffix != ".py" or not path.stem.isidentifier():
             raise UsageError(f"--code {path} is no Python module", hint="--code takes the .py file that defines what the model needs.")
         shutil.copyfile(path, target / path.name)
@@ -225,7 +245,7 @@ def _golden_inputs(engine: engines.Engine, sample: Sample, names: Sequence[str])
     taken: list[dict[str, Any]] = []
     problem = ""
     for record in sample.records(range(0, sample.rows, step), names):
-        plain = {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in record.items()}
+        plain = {key: moment_text(value) if isinstance(value, datetime) else value for key, value in record.items()}
         try:
             engine.signature.columns([plain], single=True)
         except InvalidInput as error:
@@ -251,7 +271,8 @@ def _lineage(folder: Path, options: Options) -> dict[str, Any]:
         if not path.is_file():
             raise UsageError(f"--data {path} is no file", hint="It names the training data, of which the sha256 is kept.")
         with path.open("rb") as file:
-            data[path.name] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": path.stat().st_size}
+            name = path.name if path.name not in data else path.as_posix()
+            data[name] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": path.stat().st_size}
     if data:
         lineage["data"] = data
     if options.metric:
@@ -264,7 +285,7 @@ def _git(folder: Path, *words: str) -> str:
     git = shutil.which("git")
     if git is None:
         return ""
-    done = subprocess.run([git, "-C", str(folder), *words], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 fixed words
+    done = subprocess.run([git, "-C", str(folder), "--no-optional-locks", *words], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 fixed words
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -300,6 +321,16 @@ def _installed(requirement: str) -> Distribution | None:
 def _distributions_by_import() -> Mapping[str, list[str]]:
     """Reads every installed file's name: slow, and seldom needed."""
     return packages_distributions()
+
+
+def _metric(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number) or isinstance(value, bool):
+        raise UsageError(f"metric {name!r} is {value!r}", hint="A metric is a finite number: rmse=4.1.")
+    return number
 
 
 def _slug(text: str) -> str:

@@ -20,7 +20,7 @@ FRAMEWORKS = ("sklearn", "xgboost", "lightgbm", "catboost", "onnx", "torch", "fa
 @cache
 def framework_names() -> tuple[str, ...]:
     """The names of all frameworks here: Modelport's own first, then those of installed packages by name."""
-    return FRAMEWORKS + tuple(sorted(point.name for point in entry_points(group="modelport.frameworks")))
+    return FRAMEWORKS + tuple(sorted({point.name for point in entry_points(group="modelport.frameworks")} - set(FRAMEWORKS)))
 
 
 @cache

@@ -20,6 +20,7 @@ Its keys are the options of `pack` by the same names, with `model` for the model
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def find(folder: Path) -> Project | None:
 def read(path: Path) -> Project:
     """The project that a modelport.toml states. UsageError names a wrong key or value."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} does not read as TOML: {error}") from error
     folder = path.parent
@@ -87,8 +88,12 @@ def _value(path: Path, folder: Path, key: str, value: Any) -> Any:
             raise wrong("a list of strings")
         return [folder / part for part in value] if key in _PATHS else value
     if key in _TABLES:
-        kinds: tuple[type, ...] = (int, float) if key == "metric" else (str,)
-        if not isinstance(value, dict) or not all(isinstance(part, kinds) for part in value.values()):
-            raise wrong(f"a table of {'numbers' if key == 'metric' else 'strings'}")
+        fits = _is_number if key == "metric" else lambda part: isinstance(part, str)
+        if not isinstance(value, dict) or not all(map(fits, value.values())):
+            raise wrong(f"a table of {'finite numbers' if key == 'metric' else 'strings'}")
         return value
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

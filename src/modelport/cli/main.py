@@ -53,10 +53,16 @@ class Verbs(click.Group):
         return super().resolve_command(context, args)
 
 
-@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(
+    cls=Verbs,
+    no_args_is_help=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, "--version", message="modelport %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def modelport(debug: bool) -> None:
+@click.pass_context
+def modelport(context: click.Context, debug: bool) -> None:
     """A trained model file becomes a live, watched service.
 
     \b
@@ -65,6 +71,8 @@ def modelport(debug: bool) -> None:
     modelport serve iris                    the newest version of it
     modelport predict iris data.csv         predictions for a file
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -74,8 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
         code: Any = modelport.main(arguments, prog_name="modelport", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except ModelportError as error:
-        if "--debug" in arguments:
-            raise
+        _trace(arguments)
         _complain(error.message, error.hint)
         sys.exit(error.exit_code)
     except click.UsageError as error:
@@ -85,9 +92,25 @@ def main(arguments: list[str] | None = None) -> None:
     except click.Abort:
         click.echo("stopped", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except OSError as error:
+        _trace(arguments)
+        _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), "")
         sys.exit(1)
+    except Exception as error:  # noqa: BLE001 a traceback is for those who ask for it
+        _trace(arguments)
+        _complain(
+            f"{type(error).__name__}: {error}",
+            "This is a mistake in Modelport: please report it with what `modelport --debug ...` prints.",
+        )
+        sys.exit(1)
+
+
+def _trace(arguments: list[str]) -> None:
+    """The traceback of the error that is being handled, where --debug asks for it."""
+    if "--debug" in arguments:
+        import traceback
+
+        traceback.print_exc()
 
 
 def _complain(message: str, hint: str) -> None:

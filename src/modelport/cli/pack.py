@@ -55,13 +55,14 @@ def _write_to(bundle: Bundle, target: Path) -> str:
     if target.exists() and (target.is_file() or any(target.iterdir())):
         raise UsageError(f"{target} exists", hint="Bundles are not overwritten: name a new path, or remove it first.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.suffix != ".tar":
-        shutil.copytree(bundle.folder, target, dirs_exist_ok=True)
-        return str(target)
-    partial = target.with_name(f".{target.name}.partial")
-    with partial.open("wb") as out:
-        bundle.write_tar(out)
-    partial.rename(target)
+    with tempfile.TemporaryDirectory(prefix=".packing-", dir=target.parent) as staging:
+        made = Path(staging) / target.name
+        if target.suffix == ".tar":
+            with made.open("wb") as out:
+                bundle.write_tar(out)
+        else:
+            shutil.copytree(bundle.folder, made)
+        made.rename(target)
     return str(target)
 
 
@@ -71,7 +72,11 @@ def _summary(ref: str, bundle: Bundle) -> str:
     golden = bundle.read_json("golden.json")
     card, signature = bundle.card, bundle.signature
     wrote = f"{card.library} {card.version}" if card.version else card.library
-    rows = "one row made from the signature; give --sample for real ones" if golden["synthesised"] else f"{len(golden['rows'])} rows of the sample"
+    rows = (
+        "one row made from the signature; give --sample for real ones"
+        if golden["synthesised"]
+        else f"{len(golden['rows'])} rows of the sample"
+    )
     table = [
         ("packed", f"{ref}  {bundle.digest[:19]}"),
         ("model", f"{card.cls.rpartition('.')[2]}, {wrote}, {size(bundle.size)}, kept as {bundle.model}"),

@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
     from modelport.bundle import Bundle
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_REF = "It is a model file, a bundle, or a name in the store: `modelport list`."
 _CACHED_BUNDLES = 20
+_SWEPT_AFTER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,18 @@ def open_reference(ref: str, options: Mapping[str, Any] | None = None) -> Opened
         opened = bundles.open_bundle(path)
         gates.check_bundle(opened, **trust)
         return Opened(opened.name, "", opened)
-    if path.exists() or path.suffix or os.sep in ref:
+    if path.is_file() or os.sep in ref:
         opened = _packed(path, options)
         return Opened(opened.name, "", opened)
     from modelport.store import Store
 
-    entry, opened = Store().get(ref)
+    try:
+        entry, opened = Store().get(ref)
+    except UnknownReference as error:
+        if path.suffix or path.exists():
+            what = f"{path} is a folder, and no bundle" if path.exists() else f"there is no file {path}"
+            raise UnknownReference(f"{what}; and the store has no such name", hint=_REF) from error
+        raise
     gates.check_version(opened.model_path, opened.card, trust_version=trust["trust_version"])
     return Opened(entry.name, str(entry.version), opened)
 
@@ -101,10 +112,14 @@ def model_and_options(ref: str | None, flags: Mapping[str, Any]) -> tuple[Path, 
     here = project.find(Path())
     if ref is None:
         if here is None or here.model is None:
-            raise UsageError("which model?", hint="`modelport pack MODEL`, or name it in modelport.toml: model = \"model.pkl\"")
+            raise UsageError("which model?", hint='`modelport pack MODEL`, or name it in modelport.toml: model = "model.pkl"')
         path = here.model
     else:
         path = Path(ref)
+    if not path.exists():
+        raise UnknownReference(
+            f"there is no file {path}", hint=_REF if ref else "modelport.toml names it: its paths are from its own folder."
+        )
     options = {key: value for key, value in flags.items() if value not in (None, "", (), False)}
     for key in ("metric", "label"):
         if key in options:
@@ -119,8 +134,6 @@ def _packed(path: Path, flags: Mapping[str, Any]) -> Bundle:
     from modelport import bundle as bundles
     from modelport.packing import Options, pack_file
 
-    if not path.exists():
-        raise UnknownReference(f"there is no file {path}", hint="REF is a model file, a bundle, or a name in the store: `modelport list`.")
     path, options = model_and_options(str(path), {key: flags.get(key) for key in Options.__dataclass_fields__})
     cache = _cache()
     target = cache / _key(path, options)
@@ -149,11 +162,10 @@ def _cache() -> Path:
 
 def _key(path: Path, options: Mapping[str, Any]) -> str:
     """A hash of all that the bundle is made of: the file, the words, the files they name, this Modelport and what is installed."""
-    from importlib.metadata import distributions
-
     digest = hashlib.sha256(__version__.encode())
-    for name in sorted(f"{one.metadata['Name']}=={one.version}" for one in distributions()):
-        digest.update(name.encode())
+    for folder in sys.path:
+        for name in sorted(path.name for path in Path(folder).glob("*.dist-info")):
+            digest.update(name.encode())
     digest.update(json.dumps({key: str(value) for key, value in options.items()}, sort_keys=True).encode())
     named = [options.get(key) for key in ("sample", "schema")] + [*options.get("code", ()), *options.get("data", ())]
     for file in (path, *(Path(one) for one in named if isinstance(one, str | Path))):
@@ -164,9 +176,14 @@ def _key(path: Path, options: Mapping[str, Any]) -> str:
 
 
 def _prune(cache: Path) -> None:
-    """Keep the bundles used last."""
-    kept = sorted((folder for folder in cache.iterdir() if not folder.name.startswith(".")), key=lambda folder: -folder.stat().st_mtime)
-    for folder in kept[_CACHED_BUNDLES:]:
+    """Keep the bundles used last; sweep away what a killed run left a day ago."""
+    used: dict[Path, float] = {}
+    for folder in cache.iterdir():
+        with suppress(FileNotFoundError):  # another process may be pruning too
+            used[folder] = folder.stat().st_mtime
+    staging = [folder for folder in used if folder.name.startswith(".")]
+    kept = sorted(used.keys() - set(staging), key=lambda folder: -used[folder])
+    for folder in [*kept[_CACHED_BUNDLES:], *(one for one in staging if used[one] < time.time() - _SWEPT_AFTER_S)]:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,0 +1,114 @@
+"""A file that would import what nobody vouched for, or that another version wrote, is not loaded; the message says how to open the gate."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import bundles
+import models
+from modelport import gates
+from modelport.bundle import MANIFEST
+from modelport.bundle import write as write_bundle
+from modelport.errors import ModelFileError, Untrusted, VersionMismatch
+from modelport.frameworks import Card
+
+CARD = Card("sklearn", "sklearn.svm._classes.SVC", "scikit-learn", version("scikit-learn"))
+FILE = Path("model.pkl")
+
+
+def code(tmp_path: Path, source: str, name: str = "my_code.py") -> Path:
+    path = tmp_path / name
+    path.write_text(source)
+    return path
+
+
+def test_a_file_that_imports_nothing_else_passes() -> None:
+    assert gates.check_trust(FILE, CARD, ()) == ()
+
+
+def test_names_off_the_allow_list_are_refused_and_named() -> None:
+    with pytest.raises(Untrusted) as caught:
+        gates.check_trust(FILE, CARD, ("os.system", "__main__.clean"))
+    assert caught.value.message == "model.pkl would import os.system, __main__.clean, not on the allow-list for sklearn"
+    assert "--trust" in caught.value.hint
+    assert caught.value.exit_code == 3
+
+
+def test_names_of_the_training_script_are_refused_with_a_hint_at_code() -> None:
+    with pytest.raises(Untrusted) as caught:
+        gates.check_trust(FILE, CARD, ("__main__.clean",))
+    assert "--code" in caught.value.hint
+
+
+def test_many_names_are_counted() -> None:
+    with pytest.raises(Untrusted, match="a.f5 and 4 more, not on"):
+        gates.check_trust(FILE, CARD, tuple(f"a.f{index}" for index in range(10)))
+
+
+def test_trust_opens_the_gate_and_says_what_was_accepted() -> None:
+    assert gates.check_trust(FILE, CARD, ("os.system",), trust=True) == ("os.system",)
+
+
+def test_code_that_comes_along_vouches_for_its_own_names_only(tmp_path: Path) -> None:
+    brought = [code(tmp_path, "import numpy as np\nSCALE = 2\nWIDE: int = 3\ndef clean(x): return x\nclass Step: pass\n")]
+    names = ("__main__.clean", "my_code.Step", "__main__.SCALE", "__main__.WIDE", "__main__.np")
+    assert gates.check_trust(FILE, CARD, names, code=brought) == names
+    with pytest.raises(Untrusted, match="would import __main__.other, "):
+        gates.check_trust(FILE, CARD, (*names, "__main__.other"), code=brought)
+
+
+@pytest.mark.parametrize("source", ["def clean(:", "\0", "(" * 100_000])
+def test_code_that_is_no_python_is_refused(tmp_path: Path, source: str) -> None:
+    with pytest.raises(ModelFileError, match="is not a Python module"):
+        gates.defined_in(code(tmp_path, source))
+
+
+def test_code_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"none\.py is not a Python module"):
+        gates.defined_in(tmp_path / "none.py")
+
+
+def test_a_scikit_learn_pickle_of_another_minor_version_is_refused() -> None:
+    gates.check_version(FILE, CARD)
+    old = Card("sklearn", CARD.cls, "scikit-learn", "1.1.2")
+    with pytest.raises(VersionMismatch) as caught:
+        gates.check_version(FILE, old)
+    assert caught.value.message.startswith(f"model.pkl was written by scikit-learn 1.1.2, you have {CARD.version}: ")
+    assert "pip install scikit-learn==1.1.2" in caught.value.hint
+    gates.check_version(FILE, old, trust_version=True)
+
+
+def test_stable_formats_and_files_that_do_not_say_pass() -> None:
+    for card in (Card("xgboost", "XGBClassifier", "xgboost", "0.9"), Card("sklearn", CARD.cls, "scikit-learn", None)):
+        gates.check_version(FILE, card)
+
+
+def test_a_bundle_from_elsewhere_passes_both_gates(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    (folder / "model").mkdir(parents=True)
+    path = models.write("iris_svc", folder / "model")
+    made = write_bundle(folder, name="iris", card=CARD, signature=bundles.IRIS, model=f"model/{path.name}", python="3.11")
+    gates.check_bundle(made)
+
+
+def test_a_bundle_from_elsewhere_with_code_or_foreign_names_needs_trust(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "m.pkl").write_bytes(pickle.dumps(json.dumps))
+    foreign = write_bundle(folder, name="evil", card=CARD, signature=bundles.IRIS, model="model/m.pkl", python="3.11")
+    with pytest.raises(Untrusted, match=r"would import json\.dumps"):
+        gates.check_bundle(foreign)
+    gates.check_bundle(foreign, trust=True)
+    (folder / MANIFEST).unlink()
+    models.write("iris_svc", folder / "model").rename(folder / "model" / "m.pkl")
+    (folder / "code").mkdir()
+    code(folder / "code", "x = 1\n")
+    with_code = write_bundle(folder, name="evil", card=CARD, signature=bundles.IRIS, model="model/m.pkl", python="3.11")
+    with pytest.raises(Untrusted, match="brings Python code along"):
+        gates.check_bundle(with_code)
+    gates.check_bundle(with_code, trust=True)
