@@ -567,21 +567,30 @@ def _tensors(field: Field, values: Sequence[Any], dtype: np.dtype[Any]) -> np.nd
 
 def to_plain(field: Field, column: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
     """A column as plain Python values for JSON, one a row. ModelContract when one has no JSON form."""
-    values: list[Any]
-    if column.dtype.kind == "f":
-        values = _plain_floats(field, column)
-    elif column.dtype.kind in "iubU":
-        values = column.tolist()
-    else:
-        if column.dtype.kind in "Mm":  # datetime and timedelta objects hold microseconds
-            column = column.astype(f"{column.dtype.kind}8[us]").astype(object)
-        values = [_plain(field, value) for value in column.tolist()]
-    if field.kind == "number" and field.shape and field.choices:
+    values = to_values(field, column)
+    if is_named_vector(field):
         names = [str(choice) for choice in field.choices]
-        if column.shape[1:] != (len(names),):
-            raise ModelContract(f"output {field.name!r} has rows of shape {column.shape[1:]}, and {len(names)} names")
         return [dict(zip(names, row, strict=True)) for row in values]
     return values
+
+
+def is_named_vector(field: Field) -> bool:
+    """Whether a value of the field is several numbers, each with a name: an object in JSON."""
+    return field.kind == "number" and bool(field.shape) and bool(field.choices)
+
+
+def to_values(field: Field, column: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
+    """As `to_plain`, but a vector whose elements have names is a list of numbers."""
+    if is_named_vector(field) and column.shape[1:] != (len(field.choices),):
+        raise ModelContract(f"output {field.name!r} has rows of shape {column.shape[1:]}, and {len(field.choices)} names")
+    if column.dtype.kind == "f":
+        return _plain_floats(field, column)
+    if column.dtype.kind in "Mm":  # datetime and timedelta objects hold microseconds
+        column = column.astype(f"{column.dtype.kind}8[us]").astype(object)
+    values: list[Any] = column.tolist()
+    if column.dtype.kind in "iubU" or {str, int, bool}.issuperset(map(type, values)):
+        return values
+    return [_plain(field, value) for value in values]
 
 
 def _plain_floats(field: Field, column: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:

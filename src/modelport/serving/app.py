@@ -12,22 +12,30 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from time import perf_counter
+from typing import Any, TypeAlias, TypeVar
 
 from starlette.routing import Route, Router
 
 from modelport import __version__
 from modelport.errors import MethodNotAllowed, NotFound, Unavailable, UsageError
 from modelport.serving import dialects, openapi
-from modelport.serving.guard import Exchange, Guard, Receive, Scope, Send
+from modelport.serving.batching import Work
+from modelport.serving.guard import Disconnected, Exchange, Guard, Receive, Scope, Send
+from modelport.serving.inputs import Rows
 from modelport.serving.logs import Log
 from modelport.serving.negotiation import HTML, JSON, choose, prefers_page
-from modelport.serving.outputs import to_json
+from modelport.serving.outputs import Answers, to_json
 from modelport.serving.problems import Answer
 from modelport.serving.service import Call, Service
 from modelport.serving.settings import Settings
-from modelport.signature import did_you_mean
+from modelport.signature import Columns, did_you_mean
 
+_SOON_BYTES = 64 * 2**10
+"""So much is read or written in less than a few milliseconds."""
+_BYTES_PER_ROW = 64
+_MOST_HELPED = 64
+_Made = TypeVar("_Made")
 Decode: TypeAlias = Callable[[Service, dialects.Request], Call]
 Handler: TypeAlias = Callable[[Exchange, Mapping[str, str]], Awaitable[Answer]]
 
@@ -40,8 +48,8 @@ def create_app(services: Sequence[Service], settings: Settings, log: Log | None 
 def respond(decode: Decode, service: Service, request: dialects.Request) -> tuple[Answer, int]:
     """A request's bytes answered with bytes, and how many rows that were: the whole contract, without a server around it."""
     call = decode(service, request)
-    columns = service.engine.predict(call.columns) if call.rows else None
-    return Answer(call.encode(columns), call.content_type), call.rows
+    columns = service.engine.predict(call.rows.columns) if call.rows.count else None
+    return Answer(call.encode(columns), call.content_type), call.rows.count
 
 
 class Application:
@@ -54,8 +62,9 @@ class Application:
         self.settings = settings
         self.draining = False
         self._only = services[0] if len(services) == 1 else None
-        self._model_thread = ThreadPoolExecutor(1, "model")
-        self._waiting = 0
+        self.log = log
+        self._helper = ThreadPoolExecutor(2, "helper")
+        self._helped = 0
         self._documents: dict[str, bytes] = {}
         endpoints = self._endpoints()
         self.methods = {path: tuple(handlers) for path, handlers in endpoints.items()}
@@ -64,10 +73,15 @@ class Application:
         self._router = Router(
             [Route(path, Endpoint(methods)) for path, methods in endpoints.items()], redirect_slashes=False, default=self._not_found
         )
-        self._guard = Guard(self._router, settings, log)
+        self.guard = Guard(self._router, settings, log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._guard(scope, receive, send)
+        await self.guard(scope, receive, send)
+
+    def plain_paths(self) -> dict[str, Service]:
+        """The paths at which a JSON body in Modelport's own form is answered, and by which model."""
+        paths = {f"/models/{name}/predict": service for name, service in self.services.items()}
+        return paths | {"/predict": self._only, "/invocations": self._only} if self._only else paths
 
     def _endpoints(self) -> dict[str, dict[str, Handler]]:
         """Every path, with what answers each of its methods."""
@@ -114,21 +128,59 @@ class Application:
         service = self._service(exchange, path)
         content_type, accept = exchange.header("content-type"), exchange.header("accept") or ""
         request = dialects.Request(await exchange.body(), content_type, accept, self.settings.max_rows)
-        if len(request.body) <= service.inline_bytes:
-            answer, exchange.rows = respond(decode, service, request)
-        else:
-            answer, exchange.rows = await self._on_thread(partial(respond, decode, service, request))
-        return answer
+        call = await self._where_it_fits(len(request.body), partial(decode, service, request))
+        exchange.rows = call.rows.count
+        columns = await self._predict(service, exchange, call, request) if call.rows.count else None
+        body = await self._where_it_fits(call.rows.count * _BYTES_PER_ROW, partial(call.encode, columns))
+        return Answer(body, call.content_type)
 
-    async def _on_thread(self, work: Callable[[], tuple[Answer, int]]) -> tuple[Answer, int]:
-        """Do what takes long where it does not keep health checks waiting."""
-        if self._waiting >= self.settings.max_waiting:
-            raise Unavailable(f"{self._waiting} requests are waiting for the model already")
-        self._waiting += 1
+    async def _predict(self, service: Service, exchange: Exchange, call: Call, request: dialects.Request) -> Columns:
+        """The model's answers to the rows of `call`, which share calls of the model with whatever else waits for it."""
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Columns] = loop.create_future()
+
+        def done(work: Work[Rows, Answers], answers: Answers | None, start: int, error: Exception | None) -> None:
+            if answered.done():
+                return
+            if answers is None:
+                answered.set_exception(error or AssertionError("neither answers nor an error"))
+            else:
+                answered.set_result(answers.part(start, start + work.rows.count))
+
+        batcher = service.batcher(self.settings)
+        work = Work(
+            call.rows,
+            loop.time() + batcher.timeout_s,
+            exchange.caller,
+            done,
+            exchange.slot,
+            request.body if call.plain else b"",
+            exchange.request_id,
+            service.name,
+            perf_counter(),
+        )
+        batcher.submit(work)
+        left = asyncio.ensure_future(exchange.left())
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._model_thread, work)
+            await asyncio.wait((answered, left), return_when=asyncio.FIRST_COMPLETED)
+            if not answered.done():
+                raise Disconnected
+            return answered.result()
         finally:
-            self._waiting -= 1
+            left.cancel()
+            work.cancel()
+
+    async def _where_it_fits(self, size: int, work: Callable[[], _Made]) -> _Made:
+        """Do at once what is soon done; on a thread what would keep health checks waiting."""
+        if size <= _SOON_BYTES:
+            return work()
+        if self._helped >= _MOST_HELPED:
+            raise Unavailable(f"{self._helped} large bodies are being read already")
+        self._helped += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._helper, work)
+        finally:
+            self._helped -= 1
 
     def _service(self, exchange: Exchange, path: Mapping[str, str]) -> Service:
         """The model that a path names, or the only one."""

@@ -21,7 +21,7 @@ import numpy as np
 from modelport.errors import FieldError, InvalidInput, MalformedBody, pointer
 from modelport.serving.inputs import parse_json
 from modelport.serving.negotiation import CSV, JSON, choose, media_type
-from modelport.serving.outputs import csv_table, json_records, to_json
+from modelport.serving.outputs import csv_table, to_json
 from modelport.serving.service import Call, Service
 from modelport.signature import Columns, Field, Signature, did_you_mean, to_plain
 
@@ -55,8 +55,8 @@ def _native(service: Service, request: Request, *, headless: bool) -> Call:
     else:
         rows, header = service.inputs.csv(request.body, request.max_rows, headless=headless)
     if wanted == JSON:
-        return Call(rows.columns, rows.count, partial(json_records, service.signature, single=rows.single))
-    return Call(rows.columns, rows.count, partial(csv_table, service.signature, header=header), f"{CSV}; charset=utf-8")
+        return Call(rows, partial(service.encoder.json, single=rows.single), plain=given == JSON)
+    return Call(rows, partial(csv_table, service.signature, header=header), f"{CSV}; charset=utf-8")
 
 
 # v1: instances -> predictions
@@ -82,7 +82,7 @@ def v1(service: Service, request: Request) -> Call:
     names = [field.name for field in fields]
     records = [_record(instance, names, service.signature) for instance in instances]
     rows = service.inputs.records(records, request.max_rows)
-    return Call(rows.columns, rows.count, partial(_predictions, service.signature))
+    return Call(rows, partial(_predictions, service.signature))
 
 
 def _record(instance: Any, names: Sequence[str], signature: Signature) -> Any:
@@ -162,7 +162,7 @@ def v2_infer(service: Service, request: Request) -> Call:
     count = counts.pop() if counts else 0
     records = [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
     rows = service.inputs.records(records, request.max_rows)
-    return Call(rows.columns, count, partial(_inferred, service, outputs, name, count))
+    return Call(rows, partial(_inferred, service, outputs, name, count))
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,11 +93,11 @@ class Guard:
         size = sum(len(name) + len(value) + 4 for name, value in scope["headers"]) + len(scope["raw_path"]) + len(scope["query_string"])
         if size > self._settings.max_header_bytes:
             raise HeadersTooLarge(f"the request's line and headers are {size} bytes; at most {self._settings.max_header_bytes} are taken")
-        self._check_host([value for name, value in scope["headers"] if name == b"host"], scope["http_version"])
+        self.check_host([value for name, value in scope["headers"] if name == b"host"], scope["http_version"])
         if scope["method"] == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers:
             return _preflight(exchange)
         if self._keys and not self._is_open(scope, headers):
-            self._check_key(headers)
+            exchange.caller = self.check_key(headers)
         if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             encoding = headers[b"content-encoding"][:40].decode("latin-1")
             raise UnsupportedMediaType(f"the content encoding {encoding!r} is not taken here", hint="Send the body as it is.")
@@ -106,7 +106,8 @@ class Guard:
             raise _too_large(self._settings.max_body_bytes)
         return None
 
-    def _check_host(self, hosts: list[bytes], version: str) -> None:
+    def check_host(self, hosts: list[bytes], version: str) -> None:
+        """WrongHost unless the Host headers are one, and that a name of this service."""
         if not hosts and version == "1.0" and self._hosts is None:
             return
         match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
@@ -124,7 +125,8 @@ class Guard:
         match = _PAGE.fullmatch(scope["raw_path"])
         return match is not None and (bool(match[2]) or prefers_page(headers.get(b"accept", b"").decode("latin-1")))
 
-    def _check_key(self, headers: dict[bytes, bytes]) -> None:
+    def check_key(self, headers: dict[bytes, bytes]) -> str:
+        """Unauthorized unless the headers hold a key of this service; a name for the key that does not tell it."""
         scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
         given = bearer.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
         digest = hashlib.sha256(given).digest()
@@ -134,6 +136,11 @@ class Guard:
                 "this service needs an API key, and the request has none that it knows",
                 hint='Send "Authorization: Bearer KEY" or "X-API-Key: KEY".',
             )
+        return digest.hex()[:12]
+
+    @property
+    def has_keys(self) -> bool:
+        return bool(self._keys)
 
 
 class Disconnected(Exception):
@@ -144,12 +151,16 @@ class Exchange:
     """One request and its answer: the id it has, the body as far as it has come, and what the log shall say of it."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, settings: Settings) -> None:
-        self._receive, self._send, self._settings = receive, send, settings
+        self._receive, self._send, self.settings = receive, send, settings
         self._path = scope["path"]
         self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         """The first of each name."""
         given = self.headers.get(b"x-request-id", b"")
-        self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid7()
+        self.request_id = given_id(given) or uuid7()
+        self.caller: str = scope["client"][0] if scope.get("client") else ""
+        """Whose turn it is when many wait: the key's name, or the address."""
+        self.slot: int = scope.get("extensions", {}).get("modelport", {}).get("slot", -1)
+        """The connection's place on the board."""
         self.model = ""
         """The X-Model header, once it is known which model is asked."""
         self.rows: int | None = None
@@ -165,18 +176,18 @@ class Exchange:
     async def receive(self) -> Message:
         """The next part of the body. BodyTooLarge by what came, not by what was announced; RequestTimeout; Disconnected."""
         if self._deadline is None:
-            self._deadline = asyncio.get_running_loop().time() + self._settings.body_timeout_s
+            self._deadline = asyncio.get_running_loop().time() + self.settings.body_timeout_s
         try:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
-            raise RequestTimeout(f"the body did not arrive within {self._settings.body_timeout_s:g} s") from None
+            raise RequestTimeout(f"the body did not arrive within {self.settings.body_timeout_s:g} s") from None
         if message["type"] == "http.disconnect":
             raise Disconnected
         self._received += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
-        if self._received > self._settings.max_body_bytes:
-            raise _too_large(self._settings.max_body_bytes)
+        if self._received > self.settings.max_body_bytes:
+            raise _too_large(self.settings.max_body_bytes)
         return message
 
     async def body(self) -> bytes:
@@ -187,6 +198,11 @@ class Exchange:
             parts.append(message.get("body", b""))
             if self._complete:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def left(self) -> None:
+        """Return when the caller has gone away. For when the body is there."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def fail(self, error: Exception, headers: dict[str, str] | None = None) -> None:
         """Answer with an error, unless an answer has begun: then the connection is all that can be ended."""
@@ -205,18 +221,19 @@ class Exchange:
             await self._drop(_DRAINED_BYTES)
         unread = not self._complete
         self.status = answer.status
-        headers = [(b"content-type", answer.content_type.encode())] if answer.content_type else []
-        if answer.status not in (204, 304):
-            headers.append((b"content-length", str(len(answer.body)).encode()))
-        headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in (answer.headers | self._own_headers()).items()]
-        if "Cache-Control" not in answer.headers:
-            headers.append((b"cache-control", b"no-store"))
-        if unread:
-            headers.append((b"connection", b"close"))
-        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers + _SECURITY})
+        headers = answer_headers(
+            answer,
+            self.settings,
+            request_id=self.request_id,
+            model=self.model,
+            traceparent=self.headers.get(b"traceparent", b""),
+            origin=self.headers.get(b"origin"),
+            closing=unread,
+        )
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": unread})
         if unread:
-            await self._drop(4 * self._settings.max_body_bytes)
+            await self._drop(4 * self.settings.max_body_bytes)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _drop(self, most: int) -> None:
@@ -232,36 +249,74 @@ class Exchange:
         except TimeoutError:
             return
 
-    def _own_headers(self) -> dict[str, str]:
-        headers = {"X-Request-Id": self.request_id}
-        if self.model:
-            headers["X-Model"] = self.model
-        trace = self.headers.get(b"traceparent", b"")
-        if _TRACEPARENT.fullmatch(trace):
-            headers["traceparent"] = trace.decode()
-        origins = self._settings.cors
-        if origins:
-            headers["Vary"] = "Accept, Origin"
-            origin = self.header("origin")
-            if origin is not None and origin != "null" and ("*" in origins or origin in origins):
-                headers["Access-Control-Allow-Origin"] = "*" if "*" in origins else origin
-                headers["Access-Control-Expose-Headers"] = "X-Request-Id, X-Model, traceparent, Retry-After"
-        else:
-            headers["Vary"] = "Accept"
-        return headers
 
-    @property
-    def cors_allowed(self) -> bool:
-        return "Access-Control-Allow-Origin" in self._own_headers()
+def answer_headers(
+    answer: Answer, settings: Settings, *, request_id: str, model: str, traceparent: bytes, origin: bytes | None, closing: bool
+) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer, in order; `traceparent` and `origin` as the request has them."""
+    headers = [(b"content-type", answer.content_type.encode())] if answer.content_type else []
+    if answer.status not in (204, 304):
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+    own = {"X-Request-Id": request_id}
+    if model:
+        own["X-Model"] = model
+    if _TRACEPARENT.fullmatch(traceparent):
+        own["traceparent"] = traceparent.decode()
+    own["Vary"] = "Accept, Origin" if settings.cors else "Accept"
+    own |= cors_headers(settings, origin)
+    headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in (answer.headers | own).items()]
+    if "Cache-Control" not in answer.headers:
+        headers.append((b"cache-control", b"no-store"))
+    if closing:
+        headers.append((b"connection", b"close"))
+    return headers + _SECURITY
 
 
-def uuid7() -> str:
-    """A UUID of version 7 (RFC 9562): the time in milliseconds, then chance."""
-    value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+def cors_headers(settings: Settings, origin: bytes | None) -> dict[str, str]:
+    """What lets a page of this origin read the answer; nothing where it may not."""
+    name = None if origin is None else origin.decode("latin-1")
+    if name is None or name == "null" or not ("*" in settings.cors or name in settings.cors):
+        return {}
+    return {
+        "Access-Control-Allow-Origin": "*" if "*" in settings.cors else name,
+        "Access-Control-Expose-Headers": "X-Request-Id, X-Model, traceparent, Retry-After",
+    }
+
+
+def given_id(header: bytes) -> str:
+    """The request id that a caller gave; '' where it is none."""
+    return header.decode() if _REQUEST_ID.fullmatch(header) else ""
+
+
+_CHANCE_DIGITS = 19
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""A digit of chance as one that also says that this is a UUID of RFC 9562: 10 and two bits."""
+
+
+class _Ids:
+    """Makes UUIDs of version 7 (RFC 9562): the time in milliseconds, then chance.
+
+    Chance is fetched for many at once, and the time is put into digits once a millisecond: an id is needed for every request.
+    """
+
+    def __init__(self) -> None:
+        self._chance, self._at = "", 0
+        self._milliseconds, self._time = 0, ""
+
+    def __call__(self) -> str:
+        milliseconds = time.time_ns() // 1_000_000
+        if milliseconds != self._milliseconds:
+            digits = f"{milliseconds:012x}"
+            self._milliseconds, self._time = milliseconds, f"{digits[:8]}-{digits[8:]}-7"
+        start = self._at
+        if start + _CHANCE_DIGITS > len(self._chance):
+            self._chance, start = os.urandom(4096).hex(), 0
+        self._at = start + _CHANCE_DIGITS
+        chance = self._chance[start : self._at]
+        return f"{self._time}{chance[:3]}-{_VARIANT[chance[3]]}{chance[4:7]}-{chance[7:]}"
+
+
+uuid7 = _Ids()
 
 
 def _hosts(settings: Settings) -> frozenset[str] | None:
@@ -278,7 +333,7 @@ def _hosts(settings: Settings) -> frozenset[str] | None:
 
 def _preflight(exchange: Exchange) -> Answer:
     headers = {"Access-Control-Max-Age": "600"}
-    if exchange.cors_allowed:
+    if cors_headers(exchange.settings, exchange.headers.get(b"origin")):
         headers["Access-Control-Allow-Methods"] = "GET, POST"
         headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, X-API-Key, X-Request-Id, traceparent"
     return Answer(b"", "", 204, headers)

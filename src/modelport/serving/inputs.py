@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -27,20 +28,57 @@ _HALF_PAIR = re.compile(r"\\u[dD][89abcdefABCDEF]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_INTEGER = 4000
 """Digits. Python refuses to read integers much longer than this; no field holds one anyway."""
+_LARGEST_INTEGER = 10**_LONGEST_INTEGER
 _MAX_STRUCT_FIELDS = 256
 """A struct looks its fields up one after the other: beyond this a body in another order would cost too much."""
-_STRUCT_NAME = re.compile(r'[^"\\\x00-\x1f]+')
+STRUCT_NAME = re.compile(r'[^"\\\x00-\x1f]+')
 """What msgspec takes as the name of a struct's field in JSON."""
 _SCALAR = bool | int | float | str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Rows:
-    """A body that was read: its values, how many rows they are, and whether the body was one record rather than a list."""
+    """A body that was read: how many rows it holds, whether it was one record rather than a list, and its values.
 
-    columns: Columns
+    The values are columns; or cells, row by row, of which columns are made when they are needed: then those of many requests at once.
+    """
+
     count: int
-    single: bool = False
+    single: bool
+    made: Columns | None = None
+    cells: tuple[tuple[Any, ...], ...] = ()
+    make: Callable[[Sequence[tuple[Any, ...]]], Columns] | None = None
+
+    @property
+    def columns(self) -> Columns:
+        if self.made is None:
+            assert self.make is not None
+            self.made = self.make(self.cells)
+        return self.made
+
+    def part(self, start: int, stop: int) -> Rows:
+        """Some of the rows."""
+        return Rows(stop - start, False, {name: column[start:stop] for name, column in self.columns.items()})
+
+
+def join(parts: Sequence[Rows]) -> Columns:
+    """The rows of several requests to one model, one after the other, as columns."""
+    if len(parts) == 1:
+        return parts[0].columns
+    make = parts[0].make
+    if make is not None and all(part.cells for part in parts):
+        return make([cells for part in parts for cells in part.cells])
+    columns = [part.columns for part in parts]
+    return {name: _joined([one[name] for one in columns]) for name in columns[0]}
+
+
+def _joined(columns: Sequence[np.ndarray[Any, np.dtype[Any]]]) -> np.ndarray[Any, np.dtype[Any]]:
+    if len({column.shape[1:] for column in columns}) == 1:
+        return np.concatenate(columns)
+    joined = np.empty(sum(map(len, columns)), dtype=object)  # tensors of different shapes
+    for index, value in enumerate(chain.from_iterable(columns)):
+        joined[index] = value
+    return joined
 
 
 _Reader: TypeAlias = Callable[[bytes], "Rows | None"]
@@ -58,12 +96,19 @@ class Inputs:
 
     def json(self, body: bytes, max_rows: int) -> Rows:
         """One record or a list of them. MalformedBody, InvalidInput (it lists every wrong value), BodyTooLarge for too many rows."""
-        rows = self._fast(body) if self._fast else None
+        rows = self.quick(body)
         if rows is None:
             rows = self._json_slowly(body, max_rows)
         elif rows.count > max_rows:
             raise _too_many(rows.count, max_rows)
         return rows
+
+    def quick(self, body: bytes) -> Rows | None:
+        """What `json` gives, if the body is right beyond doubt; None where it has to be looked at more closely."""
+        try:
+            return None if self._fast is None else self._fast(body)
+        except MalformedBody:  # a key stands twice: `json` says so in full
+            return None
 
     def _json_slowly(self, body: bytes, max_rows: int) -> Rows:
         value = parse_json(body, f"Send a record, {self.example}, or a list of records.")
@@ -76,8 +121,8 @@ class Inputs:
             raise _too_many(len(records), max_rows)
         columns = self.signature.columns(records, single=single)
         if self._holds_json:
-            _refuse_non_finite(records)
-        return Rows(columns, len(records), single)
+            _refuse_numbers_beyond_json(records)
+        return Rows(len(records), single, columns)
 
     def csv(self, body: bytes, max_rows: int, *, headless: bool = False) -> tuple[Rows, bool]:
         """A header and one line a row; and whether there was a header.
@@ -115,7 +160,7 @@ class Inputs:
             if len(header) == 1 < len(names) and re.search("[;\t]", header[0]):
                 raise InvalidInput(error.errors, hint="Cells are separated by commas.") from error
             raise
-        return Rows(columns, len(lines)), lines is not table
+        return Rows(len(lines), False, columns), lines is not table
 
     def _table(self, body: bytes) -> list[list[str]]:
         text = _text(body.removeprefix(_BYTE_ORDER_MARK))
@@ -132,19 +177,24 @@ def parse_json(body: bytes, hint: str = "") -> Any:
     NaN, Infinity and numbers too large are read here, so that whoever knows the field can name it. Duplicate keys and halves of surrogate
     pairs are refused.
     """
-    if not body.strip():
-        raise MalformedBody("the body is empty", hint=hint)
-    if body.startswith(_BYTE_ORDER_MARK):
-        raise MalformedBody("the body begins with a byte order mark", hint="Send UTF-8 without one (RFC 8259, section 8.1).")
-    text = _text(body)
+    text = _json_text(body, hint)
+    twice: list[_Twice] = []
+
+    def made(pairs: list[tuple[str, Any]]) -> Any:
+        value = dict(pairs)
+        if len(value) == len(pairs):
+            return value
+        twice.append(_Twice(pairs))
+        return twice[-1]
+
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+        value = json.loads(text, object_pairs_hook=made, parse_int=_integer)
     except json.JSONDecodeError as error:
         detail = f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno} (character {error.pos})"
         raise MalformedBody(detail, hint=hint) from error
     except RecursionError as error:
         raise MalformedBody("the body is nested too deeply", hint=hint) from error
-    for path, part in _walk(value, _Twice):
+    for path, part in _walk(value, _Twice) if twice else ():
         raise MalformedBody(f'the key "{_shortened(part.key)}" stands twice in the object at "{pointer(*path)}"')
     if _HALF_PAIR.search(text):
         for path, part in _walk(value, str):
@@ -159,11 +209,6 @@ class _Twice:
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         self.key = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> Any:
-    made = dict(pairs)
-    return made if len(made) == len(pairs) else _Twice(pairs)
 
 
 def _integer(digits: str) -> int:
@@ -185,10 +230,21 @@ def _walk(root: Any, kind: type) -> Iterator[tuple[tuple[str | int, ...], Any]]:
             waiting.extend(((*path, index), part) for index, part in enumerate(value))
 
 
-def _refuse_non_finite(records: Sequence[Any]) -> None:
+def _refuse_numbers_beyond_json(records: Sequence[Any]) -> None:
     for path, number in _walk(records, float):
         if not math.isfinite(number):
             raise MalformedBody(f'the number at "{pointer(*path)}" is {number}, which JSON does not have')
+    for path, number in _walk(records, int):
+        if abs(number) >= _LARGEST_INTEGER:
+            raise MalformedBody(f'the number at "{pointer(*path)}" has over {_LONGEST_INTEGER} digits')
+
+
+def _json_text(body: bytes, hint: str) -> str:
+    if not body.strip():
+        raise MalformedBody("the body is empty", hint=hint)
+    if body.startswith(_BYTE_ORDER_MARK):
+        raise MalformedBody("the body begins with a byte order mark", hint="Send UTF-8 without one (RFC 8259, section 8.1).")
+    return _text(body)
 
 
 def _text(body: bytes) -> str:
@@ -217,8 +273,55 @@ def _reader(signature: Signature) -> _Reader | None:
         same = len({field.dtype for field in fields}) == 1
         return _WideReader(fields) if numbers and same else None
     types = [_type(field) for field in fields]
-    names = all(_STRUCT_NAME.fullmatch(field.name) for field in fields)
-    return _StructReader(fields, types) if fields and names and None not in types else None
+    if not fields or None in types or not all(STRUCT_NAME.fullmatch(field.name) for field in fields):
+        return None
+    numbers = all(field.kind == "number" and not field.shape for field in fields) and len({field.dtype for field in fields}) == 1
+    return _NumbersReader(fields, types) if numbers else _StructReader(fields, types)
+
+
+class _NumbersReader:
+    """Reads records that are all numbers: rows of a matrix."""
+
+    def __init__(self, fields: Sequence[Field], types: Sequence[Any]) -> None:
+        self._names = [field.name for field in fields]
+        self._dtype = np.dtype(fields[0].dtype or "float64")
+        self._nullable = any(field.nullable for field in fields)
+        # JSON has no infinity: so it can stand for what is not there
+        self._decoder = _struct_decoder(fields, types, math.inf)
+
+    def __call__(self, body: bytes) -> Rows | None:
+        try:
+            decoded = self._decoder.decode(body)
+        except (ValueError, RecursionError):
+            return None
+        if isinstance(decoded, list):
+            matrix = self._matrix(list(map(_cells, decoded)))
+            keys = matrix.size
+            if self._nullable:
+                absent = np.isinf(matrix)
+                keys -= int(np.count_nonzero(absent))
+                matrix[absent] = math.nan
+            rows = Rows(len(decoded), False, self._columns(matrix))
+        else:
+            cells = _cells(decoded)
+            keys = len(cells)
+            if self._nullable and math.inf in cells:
+                keys -= cells.count(math.inf)
+                cells = tuple(None if cell == math.inf else cell for cell in cells)
+            rows = Rows(1, True, None, (cells,), self._make)
+        if _quotes(body) != 2 * keys:
+            parse_json(body)
+        return rows
+
+    def _make(self, cells: Sequence[tuple[Any, ...]]) -> Columns:
+        return self._columns(self._matrix(cells))
+
+    def _matrix(self, cells: Sequence[tuple[Any, ...]]) -> np.ndarray[Any, np.dtype[Any]]:
+        width = len(self._names)
+        return np.fromiter(chain.from_iterable(cells), self._dtype, len(cells) * width).reshape(len(cells), width)
+
+    def _columns(self, matrix: np.ndarray[Any, np.dtype[Any]]) -> Columns:
+        return dict(zip(self._names, matrix.T, strict=True))
 
 
 class _StructReader:
@@ -228,12 +331,8 @@ class _StructReader:
         self._fields, self._types = fields, types
         self._count_texts = [field.kind in ("string", "text", "category", "datetime") for field in fields]
         self._must_look_twice = any(field.kind == "json" for field in fields)
-        keys = {f"f{index}": field.name for index, field in enumerate(fields)}
-        members: list[Any] = []
-        for key, field, one in zip(keys, fields, types, strict=True):
-            members.append((key, one | None | msgspec.UnsetType, msgspec.UNSET) if field.nullable else (key, one))
-        struct: Any = msgspec.defstruct("Record", members, rename=keys, forbid_unknown_fields=True, kw_only=True, gc=False)
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(struct | list[struct])
+        self._sure = all(_is_sure(field, one) for field, one in zip(fields, types, strict=True))
+        self._decoder = _struct_decoder(fields, types, msgspec.UNSET)
 
     def __call__(self, body: bytes) -> Rows | None:
         try:
@@ -244,10 +343,12 @@ class _StructReader:
         records = [decoded] if single else decoded
         if self._must_look_twice and records:
             parse_json(body)
+        if single and self._sure:
+            return self._one(body, _cells(decoded))
         keys = len(records) * len(self._fields)
         texts = 0
         columns = {}
-        cells = zip(*map(msgspec.structs.astuple, records), strict=True) if records else ((),) * len(self._fields)
+        cells = zip(*map(_cells, records), strict=True) if records else ((),) * len(self._fields)
         for field, one, values, has_texts in zip(self._fields, self._types, cells, self._count_texts, strict=True):
             if field.nullable:
                 absent = sum(value is msgspec.UNSET for value in values)
@@ -262,7 +363,22 @@ class _StructReader:
             columns[field.name] = column
         if not self._must_look_twice and _quotes(body) != 2 * (keys + texts):
             parse_json(body)
-        return Rows(columns, len(records), single)
+        return Rows(len(records), single, columns)
+
+    def _one(self, body: bytes, cells: tuple[Any, ...]) -> Rows:
+        """A single record none of whose values needs another look."""
+        absent = cells.count(msgspec.UNSET)
+        if absent:
+            cells = tuple(None if cell is msgspec.UNSET else cell for cell in cells)
+        texts = sum(map(isinstance, cells, repeat(str)))
+        if _quotes(body) != 2 * (len(cells) - absent + texts):
+            parse_json(body)
+        return Rows(1, True, None, (cells,), self._make)
+
+    def _make(self, cells: Sequence[tuple[Any, ...]]) -> Columns:
+        return {
+            field.name: to_array(field, values) for field, values in zip(self._fields, zip(*cells, strict=True), strict=True)
+        }
 
 
 class _WideReader:
@@ -294,7 +410,26 @@ class _WideReader:
         if np.isnan(numbers[self._required]).any() or (np.abs(numbers) > np.finfo(self._dtype).max).any():
             return None
         numbers = numbers.astype(self._dtype, copy=False)
-        return Rows(dict(zip(self._names, numbers, strict=True)), len(records), single)
+        return Rows(len(records), single, dict(zip(self._names, numbers, strict=True)))
+
+
+_cells = msgspec.structs.astuple
+
+
+def _struct_decoder(fields: Sequence[Field], types: Sequence[Any], missing: Any) -> msgspec.json.Decoder[Any]:
+    """A decoder of a record or a list of them; `missing` stands for a field that may be left out and was."""
+    keys = {f"f{index}": field.name for index, field in enumerate(fields)}
+    members: list[Any] = []
+    for key, field, one in zip(keys, fields, types, strict=True):
+        kind = one | None | msgspec.UnsetType if missing is msgspec.UNSET else one | None
+        members.append((key, kind, missing) if field.nullable else (key, one))
+    struct: Any = msgspec.defstruct("Record", members, rename=keys, forbid_unknown_fields=True, kw_only=True, gc=False)
+    return msgspec.json.Decoder(struct | list[struct])
+
+
+def _is_sure(field: Field, one: Any) -> bool:
+    """Whether whatever is decoded as type `one` is right, with nothing left to look at."""
+    return not field.shape and field.kind in ("number", "integer", "boolean", "string", "text", "category") and one is not _SCALAR
 
 
 def _quotes(body: bytes) -> int:

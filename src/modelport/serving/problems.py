@@ -7,7 +7,17 @@ from typing import Any
 
 import msgspec
 
-from modelport.errors import InvalidInput, ModelContract, ModelFailed, ModelportError, RequestError, Unauthorized, Unavailable
+from modelport.errors import (
+    FieldError,
+    InvalidInput,
+    ModelContract,
+    ModelFailed,
+    ModelportError,
+    RequestError,
+    Unauthorized,
+    Unavailable,
+    pointer,
+)
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -33,7 +43,7 @@ def problem(error: Exception, path: str, request_id: str, headers: dict[str, str
     if isinstance(known, Unauthorized):
         more["WWW-Authenticate"] = 'Bearer realm="modelport"'
     if isinstance(known, Unavailable):
-        more["Retry-After"] = "1"
+        more["Retry-After"] = str(known.retry_after_s)
     status = 400 if is_dialect(path) and known.status == 422 else known.status
     if is_dialect(path):
         return Answer(msgspec.json.encode({"error": _in_one_line(known, request_id)}), status=status, headers=more)
@@ -45,6 +55,8 @@ def problem(error: Exception, path: str, request_id: str, headers: dict[str, str
     }
     if isinstance(known, InvalidInput):
         document["errors"] = [wrong.to_dict() for wrong in known.errors]
+    elif known.row is not None:
+        document["errors"] = [FieldError(pointer(known.row), known.title).to_dict()]
     if known.hint:
         document["hint"] = known.hint
     if not isinstance(known, Unauthorized):
@@ -57,7 +69,8 @@ def public(error: Exception) -> ModelportError:
     if isinstance(error, RequestError | ModelContract):
         return error
     if isinstance(error, ModelFailed):
-        return ModelFailed("the model raised an error; what it was stands in the service's log under this request's id")
+        hidden = ModelFailed("the model raised an error; what it was stands in the service's log under this request's id")
+        return hidden if error.row is None else hidden.at_row(error.row)
     return ModelportError("something failed inside the service; what it was stands in its log under this request's id")
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
 from modelport import engines
 from modelport.bundle import Bundle
 from modelport.engines import Engine
-from modelport.serving.inputs import Inputs
-from modelport.serving.outputs import json_records, to_json
+from modelport.serving.batching import Batcher, Flight, Observer, Pace
+from modelport.serving.inputs import Inputs, Rows, join
+from modelport.serving.outputs import Answers, Encoder, to_json
+from modelport.serving.settings import Settings
 from modelport.signature import Columns, Signature
 
-_INLINE_SECONDS = 0.0002
-"""A call shorter than this costs the others less where it is than a thread would (DESIGN section 6)."""
+_MEASURED_ROWS = (1, 8, 64, 512)
+_MEASURED_SECONDS = 0.1
+"""A call that takes longer is the last that is measured before the service starts."""
 
 
 @dataclass
@@ -28,12 +32,16 @@ class Service:
     engine: Engine
     golden_rows: int | None = None
     """How many golden rows were reproduced; None until they have been tried."""
-    inline_bytes: int = field(default=0, init=False)
-    """A body up to this size is answered so fast that no thread is needed."""
+    flight: Flight | None = None
+    observer: Observer | None = None
+    pace: Pace = field(default_factory=Pace, init=False)
 
     def __post_init__(self) -> None:
         self.examples = self.bundle.read_json("example.json") or []
         self.inputs = Inputs(self.signature, self.examples[0] if self.examples else None)
+        self.encoder = Encoder(self.signature)
+        self._batcher: Batcher[Rows, Answers] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def signature(self) -> Signature:
@@ -45,30 +53,51 @@ class Service:
         return f"{self.name}:{self.version} {self.bundle.digest}" if self.version else f"{self.name} {self.bundle.digest}"
 
     def warm_up(self) -> None:
-        """Reproduce the golden rows (GoldenMismatch when they differ), then measure how long small bodies take."""
+        """Reproduce the golden rows (GoldenMismatch when they differ), then measure how long calls take."""
         self.golden_rows = engines.verify_golden(self.engine, self.bundle)
-        self.inline_bytes = 0
-        for rows in (1, 32) if self.examples else ():
-            body = to_json(self.examples[:1] * rows)
-            if min(self._seconds(body) for _ in range(3)) > _INLINE_SECONDS:
+        measured = []
+        for count in _MEASURED_ROWS if self.examples else ():
+            rows = self.inputs.json(to_json(self.examples[:1] * count), count)
+            measured.append((count, min(self._seconds(rows) for _ in range(3))))
+            if measured[-1][1] > _MEASURED_SECONDS:
                 break
-            self.inline_bytes = len(body)
+        self.pace = Pace(measured)
 
-    def _seconds(self, body: bytes) -> float:
+    def _seconds(self, rows: Rows) -> float:
         start = perf_counter()
-        rows = self.inputs.json(body, 1000)
-        json_records(self.signature, self.engine.predict(rows.columns), single=False)
+        self.predict([rows])
         return perf_counter() - start
+
+    def predict(self, parts: Sequence[Rows]) -> Answers:
+        """The model's answers to the rows of several requests, in one call."""
+        return Answers(self.engine.predict(join(parts)), self.encoder)
+
+    def batcher(self, settings: Settings) -> Batcher[Rows, Answers]:
+        """What gathers requests into calls, on the loop that runs."""
+        loop = asyncio.get_running_loop()
+        if self._batcher is None or self._loop is not loop:
+            self._loop = loop
+            self._batcher = Batcher(
+                self.predict,
+                loop=loop,
+                pace=self.pace,
+                timeout_s=settings.timeout_s,
+                max_waiting=settings.max_waiting,
+                flight=self.flight,
+                observer=self.observer,
+            )
+        return self._batcher
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request as the model takes it: the columns, how many rows they are, and how the answer becomes bytes.
+    """A request as the model takes it: the rows, and how the answer becomes bytes.
 
     No columns are encoded where there are no rows, which no model is asked about.
     """
 
-    columns: Columns
-    rows: int
+    rows: Rows
     encode: Callable[[Columns | None], bytes]
     content_type: str = "application/json"
+    plain: bool = False
+    """Whether the body is JSON in Modelport's own form, and so is the answer."""

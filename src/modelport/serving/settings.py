@@ -34,12 +34,14 @@ class Settings:
     max_rows: int = 100_000
     max_header_bytes: int = 32 * 2**10
     """The request's line and headers together."""
+    timeout_s: float = 30.0
+    """How long an answer may take once the request is there."""
     body_timeout_s: float = 30.0
     """How long a request's body may take to arrive."""
     grace_s: float = 30.0
     """How long requests under way may take after the service was told to stop."""
-    max_waiting: int = 1000
-    """Requests that may wait for the model at once."""
+    max_waiting: int = 10_000
+    """Requests that may wait for a model at once, however soon they would be answered."""
     title: str = ""
     subtitle: str = ""
     description: str = ""
