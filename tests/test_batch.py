@@ -317,6 +317,32 @@ def test_bad_rows_go_apart_with_their_reasons(bundle: Bundle, tmp_path: Path) ->
     assert (summary.rows, summary.rejected, summary.rejects) == (11, 8, str(tmp_path / "rejects.csv"))
 
 
+def test_rows_are_counted_right_across_chunks_blank_lines_and_quoted_line_ends(bundle: Bundle, tmp_path: Path) -> None:
+    bad, kept, row = [], [], 0
+    with (tmp_path / "data.csv").open("w") as out:
+        out.write("petal length (cm),petal width (cm),note\n")
+        for number in range(300_000):
+            if number % 1009 == 3:
+                out.write("\n")
+                continue
+            row += 1
+            if number % 997 == 5:
+                bad.append((str(row), "" if number % 2 else NAMES[0]))
+                out.write("1,2\n" if number % 2 else "x,2,3\n")
+            else:
+                kept.append(str(row))
+                out.write(f'1,2,"{row}\nmore ""q"", end"\n' if number % 5 == 0 else f"1,2,{row}\n")
+    answer(bundle, tmp_path / "data.csv", tmp_path / "out.csv", rejects=tmp_path / "rejects.csv")
+    with (tmp_path / "rejects.csv").open(newline="") as text:
+        assert [(each["row"], each["field"]) for each in csv.DictReader(text)] == bad
+    with (tmp_path / "out.csv").open(newline="") as text:
+        assert [each["note"].partition("\n")[0] for each in csv.DictReader(text)] == kept
+    (source,) = sources.find([str(tmp_path / "data.csv")], None, None)
+    line = sources.line_of(source, int(bad[-1][0]))
+    assert line is not None
+    assert (tmp_path / "data.csv").read_text().split("\n")[line - 1] in ("1,2", "x,2,3")
+
+
 def test_without_bad_rows_the_rejects_of_an_earlier_run_are_gone(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "rejects.csv").write_text("old")
     (tmp_path / "data.jsonl").write_text('{"petal length (cm)": 1}\n')

@@ -238,9 +238,10 @@ def _csv_chunks(source: Source, stream: BinaryIO) -> Iterator[Chunk]:
             numbers, mine = _numbered(batch.num_rows, number, bad)
             number = int(numbers[-1]) + 1 if len(numbers) else number
             for start in range(0, batch.num_rows, MAX_ROWS):
-                yield _text_chunk(
-                    source, batch.slice(start, MAX_ROWS), numbers[start : start + MAX_ROWS], mine if start == 0 else [], head.progress
-                )
+                some = numbers[start : start + MAX_ROWS]
+                among = [row for row in mine if row.number < some[-1]]
+                del mine[: len(among)]
+                yield _text_chunk(source, batch.slice(start, MAX_ROWS), some, among, head.progress)
     except (pa.ArrowInvalid, OSError, EOFError) as error:
         raise ModelportError(
             f"{source.name} does not read as {source.form} after row {number - 1}: {str(error).splitlines()[0]}",
