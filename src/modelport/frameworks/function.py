@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from modelport.frameworks import Card, Contents
 
 
@@ -19,8 +21,19 @@ def detect(contents: Contents) -> Card | None:
         return None
     chosen = next((function for function in public if function["name"] == "predict"), public[0])
     names = tuple(parameter["name"] for parameter in chosen["parameters"])
-    details = {"function": chosen["name"], "parameters": chosen["parameters"], "returns": chosen["returns"], "doc": chosen["doc"]}
+    details: dict[str, Any] = {"signature": _signature(chosen), "doc": chosen["doc"].partition("\n")[0]}
     others = [function["name"] for function in public if function is not chosen]
     if others:
-        details["others"] = others
+        details["other_functions"] = others
     return Card("function", f"{contents.path.stem}.{chosen['name']}", "", None, names, len(names), details=details)
+
+
+def _signature(function: dict[str, Any]) -> str:
+    """As it is written: "predict(a: float, b: int = 3) -> float"."""
+    parameters = []
+    for parameter in function["parameters"]:
+        annotation = f": {parameter['annotation']}" if parameter["annotation"] else ""
+        default = f" = {parameter['default']}" if parameter["default"] else ""
+        parameters.append(f"{parameter['name']}{annotation}{default}")
+    returns = f" -> {function['returns']}" if function["returns"] else ""
+    return f"{function['name']}({', '.join(parameters)}){returns}"

@@ -56,7 +56,7 @@ def card(contents: Contents) -> Card | None:
 
 
 def refused(contents: Contents, card: Card | None) -> tuple[str, ...]:
-    """What loading the file would run beyond the allow-list of its framework; empty for formats that run nothing.
+    """What loading the file would use beyond the allow-list of its framework, or of all when it has none; nothing for formats without code.
 
     A name that may be imported and not called with arguments stands there with "()". For Keras these are the layers that hold code. A
     .py file is code as a whole, and who names it means to run it: nothing of it is listed.
@@ -65,10 +65,10 @@ def refused(contents: Contents, card: Card | None) -> tuple[str, ...]:
         return tuple(f"Python code in the layer {name}" for name in contents.root["code"])
     if contents.format not in PICKLES:
         return ()
-    from modelport.frameworks import allowed
-    from modelport.plugins import framework
+    from modelport.plugins import framework, framework_names
 
-    names = framework(card.framework).imports() if card else allowed.names()
+    known = [card.framework] if card else framework_names()
+    names = frozenset().union(*(framework(name).imports() for name in known))
     unknown = [name for name in contents.imports if name not in names]
     called = [f"{name}()" for name in contents.calls if name in names and f"{name}()" not in names]
     return (*unknown, *called)

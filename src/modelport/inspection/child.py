@@ -43,7 +43,7 @@ def inspect_in_child(path: Path, *, memory: int = MEMORY, seconds: float = SECON
     if "error" in answer:
         raise _ERRORS[answer["error"]](answer["message"], hint=answer["hint"])
     card = card_from_dict(answer["card"]) if answer["card"] else None
-    return report(answer["contents"], card, tuple(answer["refused"]), card.framework if card else "")
+    return report(answer["contents"], card, tuple(answer["refused"]))
 
 
 def _silent(path: Path, done: subprocess.CompletedProcess[bytes]) -> ModelportError:

@@ -41,8 +41,9 @@ def commands(library: str, version: str) -> tuple[str, ...]:
     if release is None:
         return (f"uv venv {folder}", f'uv pip install --python {folder} "{library}=={version}" "setuptools<81"')
     here = sys.version_info[:2]
+    needs = "numpy scipy " if version.startswith("0.19.") else ""  # it did not say yet what it needs
     python = here if release.python <= here <= release.newest else release.newest
     return (
         f"uv venv --python {python[0]}.{python[1]} {folder}",
-        f'uv pip install --python {folder} --exclude-newer {release.until} "{library}=={version}" "setuptools<81"',
+        f'uv pip install --python {folder} --exclude-newer {release.until} {needs}"{library}=={version}" "setuptools<81"',
     )

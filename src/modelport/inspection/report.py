@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, version
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
 from modelport.frameworks import Card
 from modelport.inspection import environments
+from modelport.plugins import framework
 
 _UNCERTAIN = ("scikit-learn",)
 """Libraries whose pickles hold their own classes, and so only mean the same to the version that wrote them."""
+
+_THEN = "# load it there and export it to ONNX (skl2onnx), or train it again here"
+_MAIN = frozenset({"__main__", "__mp_main__"})
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,12 @@ def card_from_dict(raw: Mapping[str, Any]) -> Card:
     return Card(**{**raw, "features": tuple(raw["features"]), "classes": tuple(raw["classes"])})
 
 
-def report(contents: Mapping[str, Any], card: Card | None, refused: tuple[str, ...], extra: str) -> Inspection:
-    """The inspection of what a child process has read. `extra` is Modelport's name for the framework's libraries."""
+def report(contents: Mapping[str, Any], card: Card | None, refused: tuple[str, ...]) -> Inspection:
+    """The inspection of what a child process has read."""
     imports = tuple(contents["imports"])
     missing = _missing(imports, card)
     installed = _installed(card)
-    warnings, advice = _story(str(contents["path"]), contents["format"], card, refused, missing, installed, extra)
+    warnings, advice = _story(str(contents["path"]), contents["format"], card, refused, missing, installed)
     return Inspection(
         contents["path"], contents["size"], contents["format"], contents["compression"], contents["protocol"],
         card, imports, refused, missing, installed, warnings, advice,
@@ -75,7 +79,7 @@ def _missing(imports: tuple[str, ...], card: Card | None) -> tuple[str, ...]:
     for name in imports:
         top = name.partition(".")[0]
         if top not in absent:
-            absent[top] = top in ("__main__", "__mp_main__") or (top not in own and not _found(top))
+            absent[top] = top in _MAIN or (top not in own and not _found(top))
     return tuple(name for name in imports if absent[name.partition(".")[0]])
 
 
@@ -112,44 +116,74 @@ def _installed(card: Card | None) -> str | None:
 
 
 def _story(
-    path: str, form: str, card: Card | None, refused: tuple[str, ...], missing: tuple[str, ...], installed: str | None, extra: str
+    path: str, form: str, card: Card | None, refused: tuple[str, ...], missing: tuple[str, ...], installed: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    warnings: list[str] = []
-    advice: list[str] = []
-    own = [name for name in missing if name.startswith(("__main__.", "__mp_main__."))]
-    foreign = sorted({name.partition(".")[0] for name in missing if name not in own})
-    old = card is not None and _differs(card, installed)
-    if card is not None and installed is None and _needs_library(form, card):
-        warnings.append(f"{card.library} is not installed here")
-        advice.append(f"pip install {_pinned(card)}" if card.library in _UNCERTAIN or not extra else f"pip install 'modelport[{extra}]'")
-    if card is not None and old:
-        more = "these predictions may differ or fail to load" if card.library in _UNCERTAIN else "a newer format may fail to load"
-        warnings.append(f"written by {card.library} {card.version}, you have {installed}: {more}")
-        advice += ["# an environment that has it:", *environments.commands(card.library, str(card.version))]
-    if own:
-        names = ", ".join(name.partition(".")[2] for name in own)
-        warnings.append(f"needs {names} from the script or notebook that wrote it (Can't get attribute ... on <module '__main__'>)")
-        advice += [f"# my_code.py: the file that defines {names}", f"modelport pack {path} --code my_code.py"]
-    if foreign:
-        warnings.append(f"needs {', '.join(foreign)}, not installed here")
-        advice += [
-            "# if it is your own module:",
-            f"modelport pack {path} --code {foreign[0]}.py",
-            f"# else: pip install {' '.join(foreign)}",
-        ]
-    others = [name for name in refused if name not in missing]
-    if others:
-        warnings.append(f"would run more than {card.framework if card else 'a plain'} pickles need: {_some(others)}")
-        advice.append("# load it only if you know who made it and why it needs these: --trust")
+    """The warnings and the advice."""
+    told = [
+        _of_library(form, card, installed),
+        _of_version(card, installed),
+        _of_missing(path, missing),
+        _of_refused(card, refused, missing),
+    ]
+    warnings = [warning for warning, _ in told if warning]
+    advice = [line for _, lines in told for line in lines]
     if form == "python":
         warnings.append("is code: it runs when it is loaded")
     if card is None:
         warnings.append(
-            "no framework here knows this kind of object" if form in ("pickle", "joblib") else "no framework here serves this format"
+            "no framework here knows this kind of object" if form in ("pickle", "joblib") else "no framework here knows this format"
         )
-    if not advice and card is not None:
+    elif not hasattr(framework(card.framework), "load"):
+        warnings.append(f"{card.framework} models are recognised, and not served yet")
+    elif not advice:
         advice.append(f"modelport serve {path}")
     return tuple(warnings), tuple(advice)
+
+
+_Told: TypeAlias = tuple[str, list[str]]
+"""A warning, or "", and the advice that goes with it."""
+
+
+def _of_library(form: str, card: Card | None, installed: str | None) -> _Told:
+    if card is None or installed is not None or form == "onnx" or not card.library:
+        return "", []
+    extras = metadata("modelport").get_all("Provides-Extra") or []
+    what = f"'modelport[{card.framework}]'" if card.framework in extras else card.library
+    if card.library in _UNCERTAIN and card.version:
+        what = f"{card.library}=={card.version}"
+    return f"{card.library} is not installed here", [f"pip install {what}"]
+
+
+def _of_version(card: Card | None, installed: str | None) -> _Told:
+    if card is None or card.version is None or installed is None or not _differs(card, installed):
+        return "", []
+    what = "these predictions may differ or fail to load" if card.library in _UNCERTAIN else "it may fail to load"
+    warning = f"written by {card.library} {card.version}, you have {installed}: {what}"
+    return warning, ["# an environment that has it:", *environments.commands(card.library, card.version), _THEN]
+
+
+def _of_missing(path: str, missing: tuple[str, ...]) -> _Told:
+    own = [name.partition(".")[2] for name in missing if name.partition(".")[0] in _MAIN]
+    modules = sorted({name.partition(".")[0] for name in missing} - _MAIN)
+    warnings, advice = [], []
+    if own:
+        warnings.append(
+            f"needs {_some(own)} from the script or notebook that wrote it (Can't get attribute '{own[0]}' on <module '__main__'>)"
+        )
+        advice += [f"# with the file that defines {_some(own)}:", f"modelport pack {path} --code my_code.py"]
+    if modules:
+        warnings.append(f"needs {_some(modules)}, not installed here")
+        advice += ["# with the module, when it is your own; else install it:", f"modelport pack {path} --code {modules[0]}.py"]
+    return "; ".join(warnings), advice
+
+
+def _of_refused(card: Card | None, refused: tuple[str, ...], missing: tuple[str, ...]) -> _Told:
+    others = [name for name in refused if name not in missing]
+    if not others:
+        return "", []
+    kind = f"a {card.framework} model does" if card else "models do"
+    advice = ["# only if you know who made it, and why it needs these: --trust"] if card else []
+    return f"would use what {kind} not need: {_some(others)}", advice
 
 
 def _differs(card: Card, installed: str | None) -> bool:
@@ -164,13 +198,5 @@ def _parts(text: str) -> list[int]:
     return [int(part) if part.isdigit() else -1 for part in text.split(".")]
 
 
-def _needs_library(form: str, card: Card) -> bool:
-    return form not in ("onnx", "python") and card.library not in ("onnxruntime", "onnx", "")
-
-
-def _pinned(card: Card) -> str:
-    return f"{card.library}=={card.version}" if card.version else card.library
-
-
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
