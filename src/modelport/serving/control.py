@@ -1,0 +1,134 @@
+"""What the supervisor and its workers say to each other, over a socket that only the two of them have.
+
+Messages are msgpack of the structs below: nothing that could run code on the other side. A message is one packet; some bring a descriptor.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from modelport.serving.settings import Settings
+
+_PACKET = 2**17
+"""Bytes of the largest message: a request that is asked again, with its body."""
+_QUEUED_BYTES = 2**20
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A bundle to serve: the folder it is in, and the digest it must have."""
+
+    name: str
+    version: str
+    folder: str
+    digest: str
+
+    @property
+    def label(self) -> str:
+        """As a person would name it: "iris:3"."""
+        return f"{self.name}:{self.version}" if self.version else self.name
+
+
+# From the supervisor
+
+
+class Begin(msgspec.Struct, tag=True):
+    """Load the models and be ready to serve them. Brings the board's descriptor."""
+
+    models: list[Model]
+    settings: Settings
+    denied: list[bytes]
+
+
+class Take(msgspec.Struct, tag=True):
+    """A connection is yours, in this slot of the board. Brings its descriptor."""
+
+    slot: int
+
+
+class Drain(msgspec.Struct, tag=True):
+    """The service is going to stop: say so in /readyz, and close each connection behind its next answer."""
+
+
+class Release(msgspec.Struct, tag=True):
+    """Give every connection back when it stands between two requests, then end."""
+
+
+class Finish(msgspec.Struct, tag=True):
+    """Answer what has begun to arrive, close every connection, then end."""
+
+
+ToWorker: TypeAlias = Begin | Take | Drain | Release | Finish
+
+
+# From a worker
+
+
+class Ready(msgspec.Struct, tag=True):
+    """The models have reproduced their recorded answers."""
+
+    models: list[str]
+    """As the X-Model header gives them."""
+    memory_bytes: int
+
+
+class Failed(msgspec.Struct, tag=True):
+    """The models cannot be served: the ModelportError that says why."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class Closed(msgspec.Struct, tag=True):
+    """The connection is closed, and its slot free."""
+
+    slot: int
+
+
+class Released(msgspec.Struct, tag=True):
+    """The connection is the supervisor's again: nothing of its next request has been read."""
+
+    slot: int
+
+
+ToSupervisor: TypeAlias = Ready | Failed | Closed | Released
+
+Said = TypeVar("Said")
+Heard = TypeVar("Heard")
+
+
+class Channel(Generic[Said, Heard]):
+    """One end of the socket: says what it is typed for, and hears `heard`."""
+
+    def __init__(self, end: socket.socket, heard: object) -> None:
+        self.socket = end
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUED_BYTES)
+        self._decode = msgspec.msgpack.Decoder(heard).decode
+
+    def send(self, message: Said, descriptors: Sequence[int] = ()) -> bool:
+        """Say it; False when the other end does not listen, or is gone."""
+        try:
+            socket.send_fds(self.socket, [msgspec.msgpack.encode(message)], list(descriptors))
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def receive(self) -> tuple[Heard, list[int]] | None:
+        """The next message and the descriptors it brought; None when the other end is gone. BlockingIOError when there is none now."""
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self.socket, _PACKET, 1)
+        except ConnectionResetError:
+            return None
+        return (self._decode(packet), descriptors) if packet else None
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets that keep messages apart."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
