@@ -68,6 +68,11 @@ class Work(Generic[AnyRows, Answers]):
     """By `perf_counter`."""
     state: int = 0
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no call with it has begun."""
+        return self.state == _WAITS
+
     def cancel(self) -> None:
         """The caller left: what has not begun is not computed, and `done` is not called."""
         self.state = _ENDED
@@ -217,6 +222,11 @@ class Batcher(Generic[AnyRows, Answers]):
     def waiting(self) -> int:
         """Requests that wait for a call to begin."""
         return self._waiting
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way, so that what comes has to wait."""
+        return self._running is not None
 
     def submit(self, work: Work[AnyRows, Answers]) -> None:
         """Answer `work` in a coming call. Unavailable, with the seconds to wait, when it could not be answered before its deadline."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
-import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
-from modelport.errors import UsageError
 from modelport.serving.app import Application, create_app
+from modelport.serving.fastpath import Connection, FastPath
+from modelport.serving.listener import BACKLOG, bind
 from modelport.serving.logs import Log
 from modelport.serving.service import Service
 from modelport.serving.settings import Settings
-
-_BACKLOG = 2048
 
 
 def run(services: Sequence[Service], settings: Settings, started: Callable[[str, int], None]) -> None:
@@ -40,14 +39,15 @@ def run(services: Sequence[Service], settings: Settings, started: Callable[[str,
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which tells the application when it begins to stop."""
+    """uvicorn's server with the fast path, which tells the application when it begins to stop. `http` stands in for the fast path."""
 
-    def __init__(self, app: Application, settings: Settings) -> None:
+    def __init__(self, app: Application, settings: Settings, http: Any = None) -> None:
+        protocol: Any = http or partial(Connection, FastPath(app))  # uvicorn wants a class, and calls it
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="uvloop" if os.name == "posix" else "asyncio",
-                http="httptools",
+                http=protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -55,7 +55,9 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=round(settings.grace_s),
-                backlog=_BACKLOG,
+                # longer than proxies keep theirs (60 s in nginx), so that none sends a request into a connection that is just closing
+                timeout_keep_alive=75,
+                backlog=BACKLOG,
             )
         )
         self._application = app
@@ -65,22 +67,3 @@ class Server(uvicorn.Server):
         self._application.draining = True
         self.force_exit = self.should_exit
         self.should_exit = True
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. UsageError when the port is taken, or the address is not one of this machine."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise UsageError(f"cannot listen on {host!r}: {error.strerror or error}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise UsageError(f"port {port} of {host} is taken by another program", hint="--port 0 takes a free one.") from error
-        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from error
-    return listener
