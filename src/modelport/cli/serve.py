@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -72,8 +71,7 @@ def serve(opened: Sequence[Opened], settings: Settings) -> None:
     services = [Service(one.name, one.version, one.bundle, engines.load(one.bundle)) for one in opened]
 
     def started(host: str, port: int) -> None:
-        if sys.stdout.isatty():
-            click.echo(welcome(services, settings, host, port))
+        click.echo(welcome(services, settings, host, port), err=True)
 
     run(services, settings, started)
 
