@@ -101,6 +101,13 @@ def test_a_sample_that_lacks_a_column_is_refused_with_the_nearest_one() -> None:
     assert error.message == "the sample has no column 'age', which the model wants; did you mean \"Age\"?"
 
 
+def test_a_name_in_which_lightgbm_put_underscores_for_spaces_is_the_samples_own_again() -> None:
+    signature = made(
+        model(Field("living_area_(m²)", "number"), Field("rooms", "integer")), sample={"rooms": [2], "living area (m²)": [50.5]}
+    )
+    assert [field.name for field in signature.inputs] == ["living area (m²)", "rooms"]
+
+
 def test_strings_where_the_model_wants_numbers_are_refused() -> None:
     error = refusal(model(Field("age", "number")), sample={"age": ["old"]})
     assert error.message == "column 'age' of the sample holds 'old', and the model wants numbers there"

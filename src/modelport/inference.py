@@ -56,7 +56,9 @@ def _with_sample(inputs: list[Field], sample: Sample, *, named: bool) -> list[Fi
         by_name = {field.name: field for field in sample.fields}
         # LightGBM keeps "floor area" as "floor_area", and converters to ONNX do alike: the name that people gave is the better one
         as_kept = {_as_kept(name): name for name in by_name}
-        inputs = [field if field.name in by_name else replace(field, name=as_kept.get(field.name, field.name)) for field in inputs]
+        inputs = [
+            field if field.name in by_name else replace(field, name=as_kept.get(_as_kept(field.name), field.name)) for field in inputs
+        ]
         missing = [field.name for field in inputs if field.name not in by_name]
         if missing:
             near = did_you_mean(missing[0], by_name)

@@ -662,6 +662,8 @@ def _as_skops(model: Any) -> bytes | None:
         return None
     import skops.io
 
+    for part in _parts(model):
+        vars(part).pop("_stop_words_id", None)  # an address in memory, that a vectorizer keeps once it has been called
     try:
         data = skops.io.dumps(model)
         if skops.io.get_untrusted_types(data=data):
