@@ -1,6 +1,7 @@
 """`python -m bench [NAME ...] [OPTION ...]`: run the measurements and write their tables.
 
-Without options they go to bench/results/; with options, which go to the last measurement named, to bench/.work/results/. `--out FOLDER` says otherwise.
+Without options the tables go to bench/results/. Options go to the last measurement named, and its tables to bench/.work/results/: a trial.
+`--out FOLDER` says where instead.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 MEASUREMENTS = ("startup", "batch_memory", "comparison")
-ON_REQUEST = ("soak", "overload")
+ON_REQUEST = ("soak", "overload", "fastpath")
 RESULTS = Path(__file__).parent / "results"
 TRIALS = Path(__file__).parent / ".work" / "results"
 

@@ -1,4 +1,4 @@
-"""Modelport beside other model servers: the same model files, the same load, interleaved rounds, one core for the server and one for the load.
+"""Modelport beside other model servers: the same model files, the same load, interleaved rounds, a core for the server, one for the load.
 
 `python -m bench comparison [--only TOOL,...] [--work W1,...] [--rounds 3] [--seconds 5]`
 """
@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
-import shutil
 import signal
 import statistics
 import subprocess
@@ -21,16 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from bench import plot
-from bench.environments import LIBRARIES, ROOT, WORK, InstallError, environment, installed_mb, versions
+from bench.environments import LIBRARIES, ROOT, InstallError, environment, installed_mb, versions
 from bench.load import drive
-from bench.servers import ServerError, cores, pinned, running
-from bench.tools import LIMITS, TOOLS, Tool, place, variables
-from bench.works import WORKS, Work, check, exchanges
+from bench.servers import ServerError, cores, pinned
+from bench.services import MODELS, make_models, one_thread, serving
+from bench.tools import LIMITS, TOOLS, Tool
+from bench.works import WORKS, Work
 
-MODELS = WORK / "models"
 WARM_S = 1
 BASE = "fastapi-numpy"
 """The tool that ratios are to."""
+BUSY = " That is much: run it again on a quiet machine before you quote a number."
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,6 @@ def run(*options: str) -> dict[str, str]:
     asked = _arguments(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit passes through every `finally`, a signal does not
     tools, works = _named(TOOLS, asked.only), _named(WORKS, asked.work)
-    make_models()
     envs, failed = _install(tools)
     rows: list[Row] = []
     for number in range(1, asked.rounds + 1):
@@ -72,8 +70,8 @@ def run(*options: str) -> dict[str, str]:
                 if work.name not in tool.works or tool.name in failed or why in failed:
                     continue
                 try:
-                    rows += _measure(tool, work, envs[tool.name], number, asked.seconds)
-                except (ServerError, RuntimeError, OSError, subprocess.SubprocessError) as error:
+                    rows += _measure(tool, work, number, asked.seconds)
+                except (InstallError, ServerError, RuntimeError, OSError, subprocess.SubprocessError) as error:
                     failed[why] = str(error)
                     print(f"{why}: {error}", file=sys.stderr, flush=True)
     found = {
@@ -93,24 +91,6 @@ def run(*options: str) -> dict[str, str]:
         "comparison.json": json.dumps(found, indent=1) + "\n",
         "comparison.svg": plot.bars(report.panels()),
     }
-
-
-def make_models() -> Path:
-    """The model files and rows, made once for all tools, and again when what makes them has changed. InstallError, RuntimeError."""
-    sources = [Path(__file__).parent / "models.py", Path(__file__).parent / "slow.py", *sorted((ROOT / "examples").glob("*/train.py"))]
-    state = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
-    made = WORK / "models.made"
-    if made.is_file() and made.read_text() == state:
-        return MODELS
-    env = environment("models", (*LIBRARIES, "skl2onnx", "onnxmltools", "packaging"))
-    shutil.rmtree(MODELS, ignore_errors=True)
-    MODELS.mkdir(parents=True)
-    words = [env / "bin" / "python", "-W", "ignore", Path(__file__).parent / "models.py", MODELS, ROOT]
-    done = subprocess.run(pinned(words, None), env=_threads(), capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode:
-        raise RuntimeError(f"the models could not be made: {done.stderr.strip()[-600:]}")
-    made.write_text(state)
-    return MODELS
 
 
 def _arguments(options: Sequence[str]) -> argparse.Namespace:
@@ -141,21 +121,16 @@ def _install(tools: Iterable[Tool]) -> tuple[dict[str, Path], dict[str, str]]:
     return envs, failed
 
 
-def _measure(tool: Tool, work: Work, env: Path, number: int, seconds: int) -> list[Row]:
+def _measure(tool: Tool, work: Work, number: int, seconds: int) -> list[Row]:
     """One life of a service: started, checked, warmed, driven at each number of connections."""
-    where = place(tool, work, env)
-    words = variables(tool, where)
-    tool.prepare(where, words)
-    asked = exchanges(work, tool.wire, MODELS)
-    server_core, load_core = cores() or (None, None)
+    _, load_core = cores() or (None, None)
     found = []
-    with running(tool.command(where), where.port, where.folder, words, asked[0], None if tool.several_cores else server_core) as server:
-        if tool.answers and (wrong := check(where.port, work, tool.wire, asked)):
-            raise RuntimeError(f"answers wrongly: {wrong}")
-        drive(where.port, asked, work.connections[0], WARM_S, where.folder, load_core)
+    with serving(tool, work) as service:
+        server = service.server
+        drive(service.port, service.asked, work.connections[0], WARM_S, service.folder, load_core)
         for connections in work.connections:
             machine, own, mine = _busy_s(), server.processor_s(), _children_s()
-            seen = drive(where.port, asked, connections, seconds, where.folder, load_core)
+            seen = drive(service.port, service.asked, connections, seconds, service.folder, load_core)
             own, mine, machine = server.processor_s() - own, _children_s() - mine, _busy_s() - machine
             rss, pss = server.memory()
             row = Row(
@@ -172,8 +147,9 @@ def _measure(tool: Tool, work: Work, env: Path, number: int, seconds: int) -> li
             )
             found.append(row)
             print(
-                f"{number} {work.name} {connections:>3} connections  {tool.name:<17} {row.requests_per_s:>9,.0f}/s  p50 {row.p50_ms:>8.2f} ms"
-                f"  p99 {row.p99_ms:>8.2f} ms  {row.server_us:>7.0f} us of processor  (others: {row.others_cores:.1f} cores)",
+                f"{number} {work.name} {connections:>3} connections  {tool.name:<17} {row.requests_per_s:>9,.0f}/s"
+                f"  p50 {row.p50_ms:>8.2f} ms  p99 {row.p99_ms:>8.2f} ms  {row.server_us:>7.0f} us of processor"
+                f"  (others: {row.others_cores:.1f} cores)",
                 file=sys.stderr,
                 flush=True,
             )
@@ -184,10 +160,11 @@ def _limits() -> dict[str, Any]:
     """Bare calls, in microseconds; {} with the reason on stderr where they cannot be had."""
     server_core, _ = cores() or (None, None)
     try:
+        make_models()
         env = environment("limit-http", LIMITS)
         words = pinned([env / "bin" / "python", Path(__file__).parent / "limits.py", "calls", MODELS], server_core)
-        done = subprocess.run(words, env=_threads(), capture_output=True, text=True, timeout=300, check=True)
-    except (InstallError, subprocess.SubprocessError) as error:
+        done = subprocess.run(words, env=one_thread(), capture_output=True, text=True, timeout=300, check=True)
+    except (InstallError, RuntimeError, subprocess.SubprocessError) as error:
         print(f"limits: {error}", file=sys.stderr)
         return {}
     return dict(json.loads(done.stdout))
@@ -198,10 +175,6 @@ def _sizes(envs: dict[str, Path]) -> dict[str, dict[str, float]]:
     library = versions(environment("library", LIBRARIES))
     without = [*library, "xgboost", "nvidia-nccl-cu12"]
     return {name: {"all": round(installed_mb(env), 1), "own": round(installed_mb(env, without), 1)} for name, env in envs.items()}
-
-
-def _threads() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
 
 
 def _busy_s() -> float:
@@ -241,13 +214,14 @@ class Report:
         lines = [
             "# Modelport beside other model servers",
             "",
-            f"`{found['command']}`: {found['rounds']} interleaved rounds, medians; wrk with one thread, {found['seconds']} s a run; {where};"
-            f" Python {found['machine']['python']}, {found['machine']['processor']}, {found['machine']['cores']} cores."
-            " Absolute figures depend on the machine; the ratios are what counts. Every tool serves the same model files in its own format,"
-            " set up as its documentation says, and its answers were compared with the model's own before it was timed.",
+            f"`{found['command']}`",
             "",
-            f"Other programs took at most {others:.2f} cores during a run."
-            + (" That is much: run it again on a quiet machine before you quote a number." if others > 0.25 else ""),
+            f"Medians of {found['rounds']} interleaved rounds; wrk with one thread, {found['seconds']} s a run; {where};",
+            f"Python {found['machine']['python']}, {found['machine']['processor']}, {found['machine']['cores']} cores.",
+            "Absolute figures depend on the machine; the ratios are what counts. Every tool serves the same model files in its own format,",
+            "set up as its documentation says, and its answers were compared with the model's own before it was timed.",
+            "",
+            f"Other programs took at most {others:.2f} cores during a run." + (BUSY if others > 0.25 else ""),
             "",
             *(line for work in self.works for line in self._work(work)),
             *self._advantages(),
@@ -328,7 +302,7 @@ class Report:
 
     def _goals(self) -> list[str]:
         """The project's own aims, each with what was measured."""
-        aims: list[tuple[str, float | None, float]] = []
+        aims: list[tuple[str, float, float]] = []
 
         def aim(what: str, ours: float | None, theirs: float | None, least: float) -> None:
             if ours is not None and theirs:
@@ -357,17 +331,16 @@ class Report:
         if not aims:
             return []
         lines = ["## Aims", "", "| | measured | at least | |", "|---|---:|---:|---|"]
-        lines += [
-            f"| {what} | {got:.2f} | {least:.2f} | {'yes' if got is not None and got >= least else 'no'} |" for what, got, least in aims
-        ]
+        for what, got, least in aims:
+            lines.append(f"| {what} | {got:.2f} | {least:.2f} | {'yes' if got >= least else 'no'} |")
         return [*lines, ""]
 
     def _footprint(self) -> list[str]:
         lines = [
             "## Memory, start, size",
             "",
-            "Memory after the load, of all processes (PSS counts shared pages once). Start: from the command to the first right answer."
-            " Installed: everything in the environment, and without what the models' own libraries bring (numpy, scipy, scikit-learn, pandas, xgboost).",
+            "Memory after the load, of all processes (PSS counts shared pages once). Start: from the command to the first answer.",
+            "Installed: all of the environment, and without what the models' libraries bring (numpy, scipy, scikit-learn, pandas, ...).",
             "",
             "| | RSS MB | PSS MB | start s | installed MB | without the models' libraries MB |",
             "|---|---:|---:|---:|---:|---:|",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -22,10 +23,12 @@ class InstallError(Exception):
     """An environment could not be made: with the last lines the installer wrote."""
 
 
-def environment(name: str, requirements: Sequence[str]) -> Path:
+@functools.cache
+def environment(name: str, requirements: tuple[str, ...]) -> Path:
     """The folder of an environment with these installed, made when it is not there yet. InstallError when that fails.
 
-    A requirement that is a folder of source counts as changed when a file in it has changed.
+    A requirement that is a folder of source counts as changed when a file in it has changed since the last run; during one it stays as
+    it was.
     """
     folder, made = WORK / "envs" / name, WORK / "envs" / f"{name}.made"
     state = hashlib.sha256("\n".join([sys.version, *requirements, *map(_state_of_source, requirements)]).encode()).hexdigest()

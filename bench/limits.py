@@ -1,4 +1,4 @@
-"""What no service can pass: a bare HTTP answer, bare model calls, and decode + call + encode; run by the Python of an environment of its own.
+"""What no service can pass: a bare HTTP answer, bare model calls, and decode + call + encode. It runs in an environment of its own.
 
 `python limits.py serve PORT` answers every request with the same bytes; `python limits.py calls MODELS` prints times as JSON.
 """

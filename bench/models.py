@@ -1,7 +1,7 @@
 """Makes the model files and the rows that every tool serves: run once by the Python of an environment that has the libraries.
 
-`python models.py FOLDER ROOT`: trains the two examples of ROOT by their own scripts, converts them to ONNX, and writes for each kind of model
-the rows to send and the model's own answers to them.
+`python models.py FOLDER ROOT`: trains the two examples of ROOT by their own scripts, converts them to ONNX, and writes for each kind of
+model the rows to send and the model's own answers to them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from onnx import TensorProto, helper
 from onnxmltools.convert.common.data_types import FloatTensorType as XGBoostFloats
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
+from sklearn.pipeline import make_pipeline
+
 from slow import Slow
 
 BATCHES, BATCH_ROWS = 4, 1000
@@ -50,7 +52,7 @@ def _iris(folder: Path, top: Path) -> None:
     steps = _steps(SLOW_S)
     for name, each_row in (("slow", False), ("slow_rows", True)):
         (top / name).mkdir(exist_ok=True)
-        joblib.dump(Slow(model, steps, each_row), top / name / "iris.joblib")
+        joblib.dump(make_pipeline(Slow(model, steps, each_row)), top / name / "iris.joblib")
         for shared in ("rows.json", "sample.csv"):
             (top / name / shared).write_bytes((folder / shared).read_bytes())
 

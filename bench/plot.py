@@ -11,6 +11,12 @@ WIDTH, LABELS, RIGHT = 860, 330, 90
 BAR, GAP, HEAD, FOOT = 16, 7, 34, 34
 OWN, OTHER, LIMIT, INK, QUIET = "#0b6e4f", "#a9b4bd", "none", "#1f2933", "#6b7780"
 
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img"'
+    ' font-family="system-ui, sans-serif" font-size="12">'
+)
+SCALE = "Requests a second on one core, median of the rounds. Logarithmic scale: each grid line is ten times the one before."
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -39,12 +45,10 @@ def bars(panels: Sequence[Panel]) -> str:
         top += height
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{top}" viewBox="0 0 {WIDTH} {top}" role="img"'
-            ' font-family="system-ui, sans-serif" font-size="12">',
+            SVG.format(width=WIDTH, height=top),
             "<title>Requests a second on one core, logarithmic scale</title>",
             f'<rect width="{WIDTH}" height="{top}" fill="#ffffff"/>',
-            f'<text x="16" y="24" fill="{QUIET}">Requests a second on one core, median of the rounds. Logarithmic scale: each grid line is ten times'
-            " the one before.</text>",
+            f'<text x="16" y="24" fill="{QUIET}">{SCALE}</text>',
             *parts,
             "</svg>",
             "",

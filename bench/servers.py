@@ -19,6 +19,8 @@ from bench.works import Exchange, answer_to
 MARK = "MODELPORT_BENCH_SERVER"
 """Set in a server's environment, and so in that of every process it starts, also of those that leave its process group."""
 START_S, STOP_S = 120.0, 8.0
+NOT_YET = (404, 503)
+"""What services say while their model loads."""
 _numbers = count(1)
 
 
@@ -80,6 +82,12 @@ def cores() -> tuple[int, int] | None:
     return (allowed[0], allowed[1]) if len(allowed) > 1 and shutil.which("taskset") else None
 
 
+def stay_on(core: int | None) -> None:
+    """Keeps this process on one core from now on: the load is made here."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+
+
 def pinned(words: Sequence[str | Path], core: int | None) -> list[str]:
     """The command on one core."""
     prefix = [] if core is None else ["taskset", "-c", str(core)]
@@ -123,6 +131,8 @@ def running(
                 if status == 200:
                     break
                 said = f"status {status}: {body[:200].decode(errors='replace')}"
+                if status not in NOT_YET:
+                    raise ServerError(f"{said}; {server.last_words()}")
             except OSError:
                 time.sleep(0.005)
             else:

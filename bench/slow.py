@@ -9,12 +9,16 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 
 class Slow(ClassifierMixin, BaseEstimator):
-    """`model` behind `steps` products of two matrices of 128 x 128 in one thread, without the GIL: once for a call of any size, or once a row."""
+    """`model` behind `steps` products of two 128 x 128 matrices in one thread, without the GIL: for a call of any size, or for each row."""
 
     def __init__(self, model: Any, steps: int, each_row: bool) -> None:
         self.model = model
         self.steps = steps
         self.each_row = each_row
+
+    def fit(self, rows: Any, labels: Any) -> Slow:
+        self.model.fit(rows, labels)
+        return self
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

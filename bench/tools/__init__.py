@@ -82,8 +82,12 @@ def variables(tool: Tool, where: Place) -> dict[str, str]:
     }
 
 
+def _at(where: Place, host: str, port: str) -> tuple[str, ...]:
+    return (host, "127.0.0.1", port, str(where.port))
+
+
 def _uvicorn(where: Place, *options: str) -> list[str | Path]:
-    return [where.bin("uvicorn"), f"{where.work.service}:app", "--host", "127.0.0.1", "--port", str(where.port), *options]
+    return [where.bin("uvicorn"), f"{where.work.service}:app", *_at(where, "--host", "--port"), *options]
 
 
 def _mlserver(where: Place, variables: Mapping[str, str]) -> None:
@@ -155,6 +159,7 @@ def _litserve(where: Place) -> list[str | Path]:
 
 
 LIMITS = (*LIBRARIES, "uvloop", "httptools", "msgspec", "onnxruntime")
+MLSERVER = ("mlserver", "mlserver-sklearn", "mlserver-xgboost", "uvloop==0.21.0")
 FASTAPI = (*LIBRARIES, "fastapi", "uvicorn[standard]")
 TOOLS = {
     tool.name: tool
@@ -209,10 +214,12 @@ TOOLS = {
             "BentoML, batching on",
             (*LIBRARIES, "bentoml"),
             WIRES["bentoml"],
-            lambda where: (
-                [where.bin("bentoml"), "serve", f"{where.work.service}:{where.work.service.title()}"]
-                + ["--host", "127.0.0.1", "--port", str(where.port)]
-            ),
+            lambda where: [
+                where.bin("bentoml"),
+                "serve",
+                f"{where.work.service}:{where.work.service.title()}",
+                *_at(where, "--host", "--port"),
+            ],
             variables=lambda where: {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(where.folder / "bentoml")},
             shown=("bentoml",),
         ),
@@ -228,8 +235,7 @@ TOOLS = {
             "mlserver",
             "MLServer, in-process (batching where it helps: W2, W4)",
             # 1.7.1 crashes under uvloop 0.23. Its XGBoost runtime asks for the distribution that is called xgboost.
-            (*(name for name in LIBRARIES if not name.startswith("xgboost")), "xgboost==3.2.0")
-            + ("mlserver", "mlserver-sklearn", "mlserver-xgboost", "uvloop==0.21.0"),
+            (*(name.replace("xgboost-cpu", "xgboost") for name in LIBRARIES), *MLSERVER),
             WIRES["open inference"],
             lambda where: [where.bin("mlserver"), "start", where.folder],
             _mlserver,
@@ -241,10 +247,7 @@ TOOLS = {
             "MLflow models serve",
             (*LIBRARIES, "mlflow"),
             WIRES["mlflow"],
-            lambda where: (
-                [where.bin("mlflow"), "models", "serve", "-m", "model", "-h", "127.0.0.1", "-p", str(where.port)]
-                + ["--env-manager", "local"]
-            ),
+            lambda where: [where.bin("mlflow"), "models", "serve", "-m", "model", "--env-manager", "local", *_at(where, "-h", "-p")],
             _mlflow,
             lambda where: {"MLFLOW_DISABLE_TELEMETRY": "true"},
             shown=("mlflow",),

@@ -1,4 +1,4 @@
-"""Saves a model as MLflow's guide does, with a signature from a few rows: `save.py MODEL-FILE SAMPLE.csv COLUMNS... ` to the folder `model`."""
+"""`save.py FILE SAMPLE.csv COLUMN...` saves a model to the folder `model` as MLflow's guide does, with a signature from a few rows."""
 
 import sys
 
