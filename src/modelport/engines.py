@@ -187,22 +187,22 @@ def verify_golden(engine: Engine, bundle: Bundle) -> int:
     except InvalidInput as error:
         raise GoldenMismatch(f"golden rows of {bundle.name!r} do not fit its signature: {error.message}") from error
     for index, (output, answer) in enumerate(zip(recorded, answers, strict=True)):
-        difference = _difference(output, answer, tolerance)
-        if difference:
+        differs = difference(output, answer, tolerance)
+        if differs:
             raise GoldenMismatch(
-                f"golden row {index} of {bundle.name!r} answers differently now: {difference}",
+                f"golden row {index} of {bundle.name!r} answers differently now: {differs}",
                 hint="The model or its libraries are not those it was packed with: see requirements.txt in the bundle.",
             )
     return len(inputs)
 
 
-def _difference(recorded: Any, now: Any, tolerance: float, where: str = "") -> str:
+def difference(recorded: Any, now: Any, tolerance: float, where: str = "") -> str:
     """Where two answers differ by more than `tolerance` (relative above 1, absolute below), or ''."""
     if isinstance(recorded, dict) and isinstance(now, dict) and recorded.keys() == now.keys():
-        return next(filter(None, (_difference(recorded[key], now[key], tolerance, f"{where}/{key}") for key in recorded)), "")
+        return next(filter(None, (difference(recorded[key], now[key], tolerance, f"{where}/{key}") for key in recorded)), "")
     if isinstance(recorded, list) and isinstance(now, list) and len(recorded) == len(now):
         pairs = enumerate(zip(recorded, now, strict=True))
-        return next(filter(None, (_difference(old, new, tolerance, f"{where}/{index}") for index, (old, new) in pairs)), "")
+        return next(filter(None, (difference(old, new, tolerance, f"{where}/{index}") for index, (old, new) in pairs)), "")
     if isinstance(recorded, float) or isinstance(now, float):
         numbers = isinstance(recorded, int | float) and isinstance(now, int | float)
         if numbers and math.isclose(recorded, now, rel_tol=tolerance, abs_tol=tolerance):
