@@ -70,7 +70,8 @@ def _rows(seen: Inspection) -> list[tuple[str, str]]:
         rows += [(name.replace("_", " "), _cut(_shown(value))) for name, value in card.details.items() if value not in ("", [], {}, None)]
     if seen.imports:
         off = f"{len(seen.refused)} not on the allow-list" if seen.refused else "all on the allow-list"
-        rows.append(("imports", f"{len(seen.imports)} names, {off}"))
+        names = "1 name" if len(seen.imports) == 1 else f"{len(seen.imports)} names"
+        rows.append(("imports", f"{names}, {off}"))
     rows += [("", f"refused: {name}") for name in seen.refused[:10]]
     if len(seen.refused) > 10:
         rows.append(("", f"and {len(seen.refused) - 10} more: --json lists them"))

@@ -32,7 +32,7 @@ def detect(contents: Contents) -> Card | None:
     if contents.format == "safetensors":
         shapes = {name: tensor["shape"] for name, tensor in contents.root["tensors"].items()}
         return Card("torch", "state_dict", "torch", details=_weights(shapes))
-    if contents.format in ("torch-zip", "torch-legacy"):
+    if contents.format in ("torch-zip", "torch-legacy") and not getattr(contents.root, "cls", "").startswith("fastai."):
         return _from_pickle(contents.root)
     return None
 

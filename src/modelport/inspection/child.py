@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from modelport.errors import MissingLibrary, ModelFileError, ModelportError
-from modelport.inspection.bounds import SECONDS
+from modelport.inspection.bounds import SECONDS, Budget
 from modelport.inspection.report import Inspection, card_from_dict, card_to_dict, report
 
-MEMORY = 3 * 1024**3
-"""The address space that reading may take, above ten times the file's size: Python and numpy themselves have a third of it."""
+MEMORY = 2 * 1024**3
+"""The memory that reading may take, on top of Python and numpy themselves and of ten times the file's size."""
 _GRACE_S = 20
 _ERRORS = {kind.code: kind for kind in (ModelFileError, MissingLibrary)}
 
@@ -56,11 +56,12 @@ def _silent(path: Path, done: subprocess.CompletedProcess[bytes]) -> ModelportEr
 
 def answer(path: Path, memory: int, seconds: float) -> dict[str, Any]:
     """What the child says: contents, card and what is refused, or the error; JSON values only."""
-    _limit(path, memory, seconds)
-    from modelport.inspection import card, read, refused
+    from modelport.inspection import card, refused
+    from modelport.inspection.files import read
 
+    _limit(path, memory, seconds)
     try:
-        contents = read(path)
+        contents = read(path, Budget(seconds=seconds))
         found = card(contents)
         unknown = refused(contents, found)
     except ModelportError as error:
@@ -71,11 +72,12 @@ def answer(path: Path, memory: int, seconds: float) -> dict[str, Any]:
 
 
 def _limit(path: Path, memory: int, seconds: float) -> None:
-    """Bound this process, where the system can: resource is not on Windows, and macOS has no limit of the address space."""
+    """Bound this process, where the system can: Windows has no such limits, and macOS none of the address space."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 10, int(seconds) + 15))
-        size = path.stat().st_size
-        resource.setrlimit(resource.RLIMIT_AS, (memory + 10 * size, memory + 10 * size))
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        allowed = taken + memory + 10 * path.stat().st_size
+        resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))

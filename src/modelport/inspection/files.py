@@ -37,8 +37,8 @@ _KNOWN = (
 )
 
 
-def read(path: Path) -> Contents:
-    """What the file at `path` holds, with nothing of it run.
+def read(path: Path, budget: Budget | None = None) -> Contents:
+    """What the file at `path` holds, with nothing of it run, within `budget`.
 
     ModelFileError, in one line, for a file that is missing, a folder, empty, cut short, damaged, of no known kind or a bomb; MissingLibrary
     when what is needed to unpack it is not installed.
@@ -47,7 +47,7 @@ def read(path: Path) -> Contents:
     size = _checked_size(path)
     machines: list[Machine] = []
     try:
-        return _read(path, size, machines)
+        return _read(path, size, budget or Budget(), machines)
     except MissingLibrary as error:
         raise MissingLibrary(f"{path} {error.message}", hint=error.hint) from None
     except OSError as error:
@@ -90,8 +90,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
 
-def _read(path: Path, size: int, machines: list[Machine]) -> Contents:
-    budget = Budget()
+def _read(path: Path, size: int, budget: Budget, machines: list[Machine]) -> Contents:
     with path.open("rb") as file:
         head = file.read(64)
         if path.suffix == ".py":
