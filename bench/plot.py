@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LABELS, RIGHT = 860, 330, 90
+WIDTH, LABELS, RIGHT = 860, 300, 90
 BAR, GAP, HEAD, FOOT = 16, 7, 34, 34
 OWN, OTHER, LIMIT, INK, QUIET = "#0b6e4f", "#a9b4bd", "none", "#1f2933", "#6b7780"
 
@@ -85,4 +85,4 @@ def _panel(panel: Panel, top: int) -> tuple[list[str], int]:
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= 52 else f"{label[:51]}…"
+    return label if len(label) <= 46 else f"{label[:45]}…"
