@@ -103,7 +103,12 @@ def make_service(
 class Sink(io.StringIO):
     """Where a service's log goes in a test."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = Log(self)
+
     def entries(self) -> list[dict[str, Any]]:
+        assert self.log.flush(30)
         return [json.loads(line) for line in self.getvalue().splitlines()]
 
 
@@ -119,10 +124,9 @@ class Live:
         return httpx.Client(base_url=self.url, timeout=30, trust_env=False, **options)
 
     def raw(self, request: bytes) -> bytes:
-        """What the service sends back to bytes that need not be HTTP, until it closes or the answer is complete."""
+        """What the service sends back to bytes that need not be HTTP, until it closes the connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
@@ -133,7 +137,7 @@ def live(services: Service | Sequence[Service], **settings: Any) -> Iterator[Liv
     port = listener.getsockname()[1]
     chosen = Settings(**settings)
     log = Sink()
-    app = create_app([services] if isinstance(services, Service) else services, chosen, Log(log))
+    app = create_app([services] if isinstance(services, Service) else services, chosen, log.log)
     server = Server(app, chosen)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import mimetypes
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -19,16 +20,19 @@ from starlette.routing import Route, Router
 
 from modelport import __version__
 from modelport.errors import MethodNotAllowed, NotFound, Unavailable, UsageError
-from modelport.serving import dialects, openapi
+from modelport.serving import dialects, openapi, resources
 from modelport.serving.batching import Work
 from modelport.serving.guard import Disconnected, Exchange, Guard, Receive, Scope, Send
 from modelport.serving.inputs import Rows
 from modelport.serving.logs import Log
+from modelport.serving.metrics import Snapshot, expose, merge, of_processes
 from modelport.serving.negotiation import HTML, JSON, choose, prefers_page
 from modelport.serving.outputs import Answers, to_json
 from modelport.serving.problems import Answer
 from modelport.serving.service import Call, Service
 from modelport.serving.settings import Settings
+from modelport.serving.telemetry import Telemetry
+from modelport.serving.tracing import Tracer, from_environment
 from modelport.signature import Columns, did_you_mean
 
 _SOON_BYTES = 64 * 2**10
@@ -40,9 +44,10 @@ Decode: TypeAlias = Callable[[Service, dialects.Request], Call]
 Handler: TypeAlias = Callable[[Exchange, Mapping[str, str]], Awaitable[Answer]]
 
 
-def create_app(services: Sequence[Service], settings: Settings, log: Log | None = None) -> Application:
-    """The ASGI application that serves `services`. UsageError when two have one name."""
-    return Application(services, settings, log or Log())
+def create_app(services: Sequence[Service], settings: Settings, log: Log | None = None, tracer: Tracer | None = None) -> Application:
+    """The ASGI application that serves `services`, with spans if the environment asks for them. UsageError when two have one name."""
+    log = log or Log()
+    return Application(services, settings, log, tracer or from_environment(os.environ, lambda why: log.event("tracing", detail=why)))
 
 
 def respond(decode: Decode, service: Service, request: dialects.Request) -> tuple[Answer, int]:
@@ -55,7 +60,7 @@ def respond(decode: Decode, service: Service, request: dialects.Request) -> tupl
 class Application:
     """Routes requests to models; the guard stands before it."""
 
-    def __init__(self, services: Sequence[Service], settings: Settings, log: Log) -> None:
+    def __init__(self, services: Sequence[Service], settings: Settings, log: Log, tracer: Tracer | None) -> None:
         self.services = {service.name: service for service in services}
         if len(self.services) < len(services):
             raise UsageError("two of the models have one name", hint="Serve each under a name of its own: pack it with --name.")
@@ -63,6 +68,12 @@ class Application:
         self.draining = False
         self._only = services[0] if len(services) == 1 else None
         self.log = log
+        routes = {settings.predict_route: "v1", settings.health_route: "health"}
+        self.telemetry = Telemetry(services, log, tracer, routes={path: route for path, route in routes.items() if path})
+        for service in services:
+            service.observer = self.telemetry.metrics.models[service.name]
+        self.totals: Callable[[], Awaitable[Snapshot]] = self._totals
+        """What all workers counted; where there is but this process, what it did."""
         self._helper = ThreadPoolExecutor(2, "helper")
         self._helped = 0
         self._documents: dict[str, bytes] = {}
@@ -73,7 +84,8 @@ class Application:
         self._router = Router(
             [Route(path, Endpoint(methods)) for path, methods in endpoints.items()], redirect_slashes=False, default=self._not_found
         )
-        self.guard = Guard(self._router, settings, log)
+        self.guard = Guard(self._router, settings, self.telemetry)
+        self.telemetry.metrics.in_flight.append(lambda: self.guard.open_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.guard(scope, receive, send)
@@ -93,6 +105,7 @@ class Application:
             "/static/{file}": {"GET": self._static},
             "/livez": {"GET": self._livez},
             "/readyz": {"GET": self._readyz},
+            "/metrics": {"GET": self._metrics},
             "/models/{name}": {"GET": self._about},
             "/models/{name}/": {"GET": page},
             "/models/{name}/docs": {"GET": docs},
@@ -128,10 +141,13 @@ class Application:
         service = self._service(exchange, path)
         content_type, accept = exchange.header("content-type"), exchange.header("accept") or ""
         request = dialects.Request(await exchange.body(), content_type, accept, self.settings.max_rows)
+        begun = perf_counter()
         call = await self._where_it_fits(len(request.body), partial(decode, service, request))
-        exchange.rows = call.rows.count
+        exchange.rows, exchange.validate_s = call.rows.count, perf_counter() - begun
         columns = await self._predict(service, exchange, call, request) if call.rows.count else None
+        begun = perf_counter()
         body = await self._where_it_fits(call.rows.count * _BYTES_PER_ROW, partial(call.encode, columns))
+        exchange.encode_s = perf_counter() - begun
         return Answer(body, call.content_type)
 
     async def _predict(self, service: Service, exchange: Exchange, call: Call, request: dialects.Request) -> Columns:
@@ -249,6 +265,16 @@ class Application:
         service = self._service(exchange, path)
         self._check_ready()
         return Answer(to_json({"name": service.name, "ready": True}))
+
+    # What was counted
+
+    async def _metrics(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        # On a thread: what writes it down is imported when it is first asked for, which takes 50 ms.
+        return Answer(*await asyncio.to_thread(expose, await self.totals(), exchange.header("accept") or ""))
+
+    async def _totals(self) -> Snapshot:
+        here = of_processes(workers={"ready": 1}, memory={"worker": resources.memory_of()})
+        return merge([self.telemetry.metrics.snapshot(), here], {})
 
     # What the dialects tell
 

@@ -224,6 +224,12 @@ class Batcher(Generic[AnyRows, Answers]):
         return self._waiting
 
     @property
+    def oldest_s(self) -> float:
+        """How long the request that waits longest has waited; 0 where none does."""
+        arrived = [line[0].arrived for line in self._lines.values()]
+        return self._clock() - min(arrived) if arrived else 0.0
+
+    @property
     def busy(self) -> bool:
         """Whether a call is under way, so that what comes has to wait."""
         return self._running is not None

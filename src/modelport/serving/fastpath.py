@@ -32,6 +32,7 @@ from modelport.serving.negotiation import CSV, JSON, choose
 from modelport.serving.outputs import Answers
 from modelport.serving.problems import Answer, problem, public
 from modelport.serving.service import Service
+from modelport.serving.tracing import NO_TRACE, Trace
 
 _LARGEST_BODY = 256 * 2**10
 """A larger body keeps the loop too long: the application reads it on a thread."""
@@ -63,7 +64,7 @@ class Recorder(Protocol):
 
     def answered(
         self, service: str, path: str, status: int, rows: int, seconds: float, validate_s: float, encode_s: float,
-        request_id: str, client: str, traceparent: str,
+        request_id: str, client: str, trace: Trace,
     ) -> None:  # fmt: skip
         """Positional. `seconds` is from the request's last byte to the answer; status 499 is a caller who left."""
         ...
@@ -82,7 +83,7 @@ class Head:
     """The name of the key; '' where it is the address that counts."""
     request_id: str
     """The caller's own; '' where one is made."""
-    traceparent: bytes
+    trace: Trace
     origin: bytes | None
     headers: str
     """Those of the answer that come after the request's id, which they begin with the end of."""
@@ -90,7 +91,7 @@ class Head:
     @property
     def recurs(self) -> bool:
         """Whether the next request may well have the very same head."""
-        return not self.request_id and not self.traceparent
+        return not self.request_id and not self.trace.parent
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +115,7 @@ class FastPath:
 
     def __init__(self, app: Application, *, recorder: Recorder | None = None, board: Board | None = None, tick_s: float = 1.0) -> None:
         self.app, self.settings, self.guard = app, app.settings, app.guard
-        self.recorder, self.board = recorder, board
+        self.recorder, self.board = recorder or app.telemetry, board
         self.heads: dict[bytes, Head] = {}
         """The bytes of a request's head, up to its empty line -> what it says. The parser makes the same of the same bytes."""
         self.connections: set[Connection] = set()
@@ -122,6 +123,7 @@ class FastPath:
         self._prepared: dict[tuple[str, str], str] = {}
         self._dated: list[tuple[bytes, bytes]] | None = None
         self._opening = ""
+        app.telemetry.metrics.in_flight.append(lambda: sum(len(connection._pending) for connection in self.connections))
         self._tick_s = tick_s
         self._timer: asyncio.TimerHandle | None = None
 
@@ -145,7 +147,7 @@ class FastPath:
             caller = self.guard.check_key(given) if self.guard.has_keys else ""
         except RequestError:
             return None
-        trace, origin = given.get(b"traceparent", b""), given.get(b"origin")
+        trace, origin = self.app.telemetry.trace(given.get(b"traceparent", b"")), given.get(b"origin")
         return Head(
             service,
             service.batcher(self.settings),
@@ -155,7 +157,7 @@ class FastPath:
             given_id(given.get(b"x-request-id", b"")),
             trace,
             origin,
-            self._headers(service, trace, origin),
+            self._headers(service, trace.own, origin),
         )
 
     def remember(self, data: bytes, body: bytes, head: Head) -> None:
@@ -197,7 +199,7 @@ class FastPath:
             self.settings,
             request_id=request_id,
             model=head.service.label if head else "",
-            traceparent=head.traceparent if head else b"",
+            traceparent=head.trace.own if head else b"",
             origin=head.origin if head else None,
             closing=False,
         )
@@ -208,31 +210,17 @@ class FastPath:
         """A request is over."""
         head = request.head
         assert head is not None
-        seconds = perf_counter() - request.arrived
-        if self.recorder is not None:
-            self.recorder.answered(
-                request.service,
-                head.path,
-                status,
-                request.rows.count,
-                seconds,
-                request.decoded - request.arrived,
-                request.encode_s,
-                request.request_id,
-                client,
-                head.traceparent.decode("latin-1"),
-            )
-            return
-        self.app.log.request(
-            request_id=request.request_id,
-            method="POST",
-            path=head.path,
-            status=status,
-            seconds=seconds,
-            rows=request.rows.count,
-            model=head.service.label.split(" ")[0],
-            client=client,
-            traceparent=head.traceparent.decode("latin-1"),
+        self.recorder.answered(
+            request.service,
+            head.path,
+            status,
+            request.rows.count,
+            perf_counter() - request.arrived,
+            request.decoded - request.arrived,
+            request.encode_s,
+            request.request_id,
+            client,
+            head.trace,
         )
 
     # Time
@@ -500,9 +488,7 @@ class Connection(HttpToolsProtocol):
         request_id = uuid7()
         self.transport.write(self._shared.failure(problem(error, "", request_id), self.server_state, request_id, None, closing=True))
         self.transport.close()
-        self._shared.app.log.request(
-            request_id=request_id, method="", path="", status=error.status, seconds=0.0, rows=None, model="", client=self._address
-        )
+        self._shared.app.telemetry.answered("", "", error.status, -1, 0.0, 0.0, 0.0, request_id, self._address, NO_TRACE, "")
 
     # The fast way
 

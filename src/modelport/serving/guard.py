@@ -16,10 +16,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from modelport.errors import BodyTooLarge, HeadersTooLarge, RequestTimeout, Unauthorized, UnsupportedMediaType, WrongHost
-from modelport.serving.logs import Log
 from modelport.serving.negotiation import prefers_page
 from modelport.serving.problems import Answer, problem, public
 from modelport.serving.settings import Settings, is_loopback
+from modelport.serving.telemetry import Telemetry
+from modelport.serving.tracing import NO_TRACE
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -33,7 +34,6 @@ _PAGE = re.compile(rb"(/models/[a-z0-9._-]{1,128})?/(docs|static/[a-z0-9._-]{1,6
 """The page and its files hold no data; what the page shows it fetches, with the key."""
 _HOST = re.compile(rb"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _DRAINED_BYTES = 64 * 2**10
 _LINGER_SECONDS = 2.0
 
@@ -52,8 +52,10 @@ _SECURITY = [(name.lower().encode(), value.encode()) for name, value in SECURITY
 class Guard:
     """Wraps an ASGI application."""
 
-    def __init__(self, app: App, settings: Settings, log: Log) -> None:
-        self._app, self._settings, self._log = app, settings, log
+    def __init__(self, app: App, settings: Settings, telemetry: Telemetry) -> None:
+        self._app, self._settings, self._telemetry = app, settings, telemetry
+        self.open_requests = 0
+        """Requests that have come and are not answered."""
         self._open = {path.encode() for path in (*OPEN, settings.health_route) if path}
         self._hosts = _hosts(settings)
         self._keys = [bytes.fromhex(key) for key in settings.keys]
@@ -62,6 +64,8 @@ class Guard:
         assert scope["type"] == "http", "lifespan and websockets are turned off in the server"
         start = time.perf_counter()
         exchange = Exchange(scope, receive, send, self._settings)
+        exchange.trace = self._telemetry.trace(exchange.headers.get(b"traceparent", b""))
+        self.open_requests += 1
         scope["modelport"] = exchange
         try:
             preflight = self._check(scope, exchange)
@@ -73,18 +77,22 @@ class Guard:
             exchange.status = 499
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer and the log the whole story
             if public(error).status >= 500:
-                self._log.failure(error, exchange.request_id)
+                self._telemetry.log.failure(error, exchange.request_id)
             await exchange.fail(error)
         finally:
-            self._log.request(
-                request_id=exchange.request_id,
-                method=scope["method"],
-                path=scope["raw_path"].decode("ascii", "replace"),
-                status=exchange.status,
-                seconds=time.perf_counter() - start,
-                rows=exchange.rows,
-                model=exchange.model.split(" ")[0],
-                client=scope["client"][0] if scope.get("client") else "",
+            self.open_requests -= 1
+            self._telemetry.answered(
+                exchange.model.split(" ")[0].split(":")[0],
+                scope["raw_path"].decode("ascii", "replace"),
+                exchange.status,
+                -1 if exchange.rows is None else exchange.rows,
+                time.perf_counter() - (exchange.complete_at or start),
+                exchange.validate_s,
+                exchange.encode_s,
+                exchange.request_id,
+                scope["client"][0] if scope.get("client") else "",
+                exchange.trace,
+                scope["method"],
             )
 
     def _check(self, scope: Scope, exchange: Exchange) -> Answer | None:
@@ -163,7 +171,11 @@ class Exchange:
         """The connection's place on the board."""
         self.model = ""
         """The X-Model header, once it is known which model is asked."""
+        self.trace = NO_TRACE
         self.rows: int | None = None
+        self.validate_s = self.encode_s = 0.0
+        self.complete_at = 0.0
+        """When the last of the body had come, by `perf_counter`; 0 where there is none."""
         self.status = 0
         self._deadline: float | None = None
         self._received = 0
@@ -186,6 +198,8 @@ class Exchange:
             raise Disconnected
         self._received += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
+        if self._complete:
+            self.complete_at = time.perf_counter()
         if self._received > self.settings.max_body_bytes:
             raise _too_large(self.settings.max_body_bytes)
         return message
@@ -226,7 +240,7 @@ class Exchange:
             self.settings,
             request_id=self.request_id,
             model=self.model,
-            traceparent=self.headers.get(b"traceparent", b""),
+            traceparent=self.trace.own,
             origin=self.headers.get(b"origin"),
             closing=unread,
         )
@@ -253,14 +267,14 @@ class Exchange:
 def answer_headers(
     answer: Answer, settings: Settings, *, request_id: str, model: str, traceparent: bytes, origin: bytes | None, closing: bool
 ) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer, in order; `traceparent` and `origin` as the request has them."""
+    """The headers of an answer, in order; `origin` as the request has it, `traceparent` as it goes out."""
     headers = [(b"content-type", answer.content_type.encode())] if answer.content_type else []
     if answer.status not in (204, 304):
         headers.append((b"content-length", str(len(answer.body)).encode()))
     own = {"X-Request-Id": request_id}
     if model:
         own["X-Model"] = model
-    if _TRACEPARENT.fullmatch(traceparent):
+    if traceparent:
         own["traceparent"] = traceparent.decode()
     own["Vary"] = "Accept, Origin" if settings.cors else "Accept"
     own |= cors_headers(settings, origin)

@@ -36,6 +36,7 @@ def run(services: Sequence[Service], settings: Settings, started: Callable[[str,
     log.event("serving", host=host, port=port, models=[service.label for service in services])
     started(host, port)
     server.run([listener])
+    app.telemetry.close()
 
 
 class Server(uvicorn.Server):

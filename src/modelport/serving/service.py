@@ -52,9 +52,26 @@ class Service:
         """As the X-Model header gives it: "iris:3 sha256:..."."""
         return f"{self.name}:{self.version} {self.bundle.digest}" if self.version else f"{self.name} {self.bundle.digest}"
 
+    @property
+    def digest(self) -> str:
+        return self.bundle.digest
+
+    @property
+    def framework(self) -> str:
+        return self.bundle.card.framework
+
+    @property
+    def waiting(self) -> tuple[int, float]:
+        """How many requests wait for the model, and for how many seconds the first of them has."""
+        return (self._batcher.waiting, self._batcher.oldest_s) if self._batcher else (0, 0.0)
+
     def warm_up(self) -> None:
         """Reproduce the golden rows (GoldenMismatch when they differ), then measure how long calls take."""
         self.golden_rows = engines.verify_golden(self.engine, self.bundle)
+        self.measure()
+
+    def measure(self) -> None:
+        """Time calls of several sizes on the example."""
         measured = []
         for count in _MEASURED_ROWS if self.examples else ():
             rows = self.inputs.json(to_json(self.examples[:1] * count), count)
