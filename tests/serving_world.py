@@ -131,18 +131,18 @@ class Live:
 
 
 @contextmanager
-def live(services: Service | Sequence[Service], **settings: Any) -> Iterator[Live]:
-    """A real server in a thread, on a free port of this machine."""
+def live(services: Service | Sequence[Service], log: Log | None = None, **settings: Any) -> Iterator[Live]:
+    """A real server in a thread, on a free port of this machine; it logs to `Live.log` unless told otherwise."""
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
     chosen = Settings(**settings)
-    log = Sink()
-    app = create_app([services] if isinstance(services, Service) else services, chosen, log.log)
+    sink = Sink()
+    app = create_app([services] if isinstance(services, Service) else services, chosen, log or sink.log)
     server = Server(app, chosen)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
-        yield Live(f"http://127.0.0.1:{port}", port, log)
+        yield Live(f"http://127.0.0.1:{port}", port, sink)
     finally:
         server.should_exit = True
         thread.join()

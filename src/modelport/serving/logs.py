@@ -221,7 +221,7 @@ def _writer(out: TextIO | None) -> Callable[[bytes], None]:
         descriptor = out.fileno()
     except (AttributeError, io.UnsupportedOperation):
         return lambda data: _write_text(out, data)
-    return _Descriptor(descriptor).write
+    return _Descriptor(out, descriptor).write
 
 
 def _write_text(out: TextIO, data: bytes) -> None:
@@ -230,7 +230,8 @@ def _write_text(out: TextIO, data: bytes) -> None:
 
 
 class _Descriptor:
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, out: TextIO, descriptor: int) -> None:
+        self._out = out  # closes the descriptor when it is dropped
         self._descriptor = descriptor
         self._torn = False
 

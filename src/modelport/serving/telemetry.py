@@ -17,7 +17,7 @@ class Telemetry:
         self.log, self.tracer = log, tracer
         self.metrics = Metrics(models, lambda: log.counts)
         self._labels = {model.name: f"{model.name}:{model.version}" if model.version else model.name for model in models}
-        self._routes = routes
+        self._routes = {"/predict": "predict", **{f"/models/{model.name}/predict": "predict" for model in models}, **routes}
 
     def trace(self, given: bytes) -> Trace:
         """The trace of a request, by its traceparent header."""
