@@ -82,8 +82,10 @@ ANY_JSON = st.recursive(
 
 
 @st.composite
-def bodies(draw: st.DrawFn, signature: Signature) -> bytes:
+def bodies(draw: st.DrawFn, name: str) -> bytes:
     """Bodies that are mostly right: records with a field too many, too few, twice, or of another kind; then perhaps a byte changed."""
+
+    signature = SIGNATURES[name]
 
     def record() -> str:
         pairs = [(field.name, draw(good_value(field)) if index < 10 else index) for index, field in enumerate(signature.inputs)]
@@ -123,7 +125,7 @@ def test_the_quick_decoder_and_the_slow_one_give_the_same_verdict(name: str) -> 
     inputs = READERS[name]
 
     @settings(max_examples=10 if name.startswith("wide") else 100, deadline=None)
-    @given(bodies(SIGNATURES[name]))
+    @given(bodies(name))
     def agree(body: bytes) -> None:
         assert verdict(inputs.json, body) == verdict(inputs._json_slowly, body)
 
@@ -223,3 +225,9 @@ def test_a_header_is_told_from_a_first_row_only_where_both_are_taken() -> None:
     assert (header, rows.count, rows.columns["petal_length"].tolist()) == (True, 1, [3.5])
     with pytest.raises(InvalidInput):
         inputs.csv(b"5.1,3.5,1.4,0.2\n6,3,5,2\n", MOST)
+
+
+def test_an_integer_too_long_to_read_is_refused_in_a_field_of_any_json_too() -> None:
+    body = json.dumps(EVERY_KIND.example()).replace('{"a": [1]}', '{"a": [' + "1" * 5000 + "]}")
+    with pytest.raises(MalformedBody, match='"/0/any/a/0" has over 4000 digits'):
+        READERS["every kind"].json(body.encode(), MOST)

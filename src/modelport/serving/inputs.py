@@ -29,6 +29,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_INTEGER = 4000
 """Digits. Python refuses to read integers much longer than this; no field holds one anyway."""
 _LARGEST_INTEGER = 10**_LONGEST_INTEGER
+_EXACT = 2.0**53
+"""Up to here a double is the integer that was written."""
 _MAX_STRUCT_FIELDS = 256
 """A struct looks its fields up one after the other: beyond this a body in another order would cost too much."""
 STRUCT_NAME = re.compile(r'[^"\\\x00-\x1f]+')
@@ -407,7 +409,7 @@ class _WideReader:
         except KeyError:
             return None
         numbers = np.ascontiguousarray(numbers.reshape(len(records), len(self._names)).T)
-        if np.isnan(numbers[self._required]).any() or (np.abs(numbers) > np.finfo(self._dtype).max).any():
+        if np.isnan(numbers[self._required]).any() or (np.abs(numbers) >= np.finfo(self._dtype).max).any():
             return None
         numbers = numbers.astype(self._dtype, copy=False)
         return Rows(len(records), single, dict(zip(self._names, numbers, strict=True)))
@@ -451,9 +453,9 @@ def _type(field: Field) -> Any:
             return None
         number: Any = int if _is_whole(field) else float
         limits = _limits(field)
-        one = Annotated[number, msgspec.Meta(**limits)] if limits else number
+        one: Any = Annotated[number, msgspec.Meta(**limits)]
         for _ in field.shape:
-            one = list[one]  # type: ignore[valid-type]
+            one = list[one]
         return one
     if field.kind == "integer" and not field.shape:
         return Annotated[int, msgspec.Meta(**_limits(field))]
@@ -464,12 +466,15 @@ def _type(field: Field) -> Any:
 
 
 def _limits(field: Field) -> dict[str, Any]:
-    """The field's least and greatest value for msgspec; nothing where any double will do."""
+    """The field's least and greatest value for msgspec.
+
+    A double as large as these may stand for an integer beyond them, so that the limit itself is left to who compares exactly.
+    """
     low, high = field._lowest(), field._highest()
     if _is_whole(field):
         return {"ge": math.ceil(low), "le": math.floor(high)}
-    doubles = np.finfo(np.float64)
-    return {} if (low, high) == (float(doubles.min), float(doubles.max)) else {"ge": float(low), "le": float(high)}
+    least = {"gt" if abs(low) > _EXACT else "ge": float(low)}
+    return least | {"lt" if abs(high) > _EXACT else "le": float(high)}
 
 
 def _is_whole(field: Field) -> bool:
@@ -494,6 +499,8 @@ def _column(field: Field, one: Any, values: Sequence[Any]) -> np.ndarray[Any, np
             return column if fits else None
         if field.kind == "number":
             return np.array(values, dtype=field.dtype or "float64")
+        if field.kind == "json" and not field.nullable and any(value is None for value in values):
+            return None
         if field.kind == "datetime" or one is _SCALAR:
             return to_array(field, [check(field, value) for value in values])
         return to_array(field, values)
