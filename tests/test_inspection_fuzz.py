@@ -14,6 +14,7 @@ from pickletools import opcodes
 from typing import Any
 
 import joblib
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,6 +55,13 @@ def seeds() -> tuple[bytes, ...]:
     real += [path.read_bytes() for path in sorted(DATA.glob("*.pkl"))]
     real = [data for data in real if len(data) < 14_000]
     return (*real, payloads.joblibbed(), payloads.joblibbed(compress=3), payloads.torch_zip(), payloads.zf())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _trained() -> None:
+    """Training draws random numbers, which it may not do while an example is drawn."""
+    seeds()
+    pickles()
 
 
 @st.composite
