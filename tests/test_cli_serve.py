@@ -68,7 +68,9 @@ def test_demo_serves_the_model_that_comes_along_and_ends_with_0_on_sigterm(tmp_p
             assert client.get("/", headers={"Accept": "text/html"}).status_code == 200
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (0, "")
+        assert process.returncode == 0
+        assert err.splitlines()[0] == "serving iris"
+        assert err.splitlines()[-1] == "Ctrl+C stops it."
         assert [json.loads(line)["status"] for line in out.splitlines()] == [200, 200, 200, 200]
 
 
