@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
@@ -306,17 +306,15 @@ class Batcher(Generic[AnyRows, Answers]):
         """
         now = self._loop.time()
         fixed_s, each_s, limit_s = self.pace.fixed_s, self.pace.each_s, self.pace.longest_s
-        lines = self._lines
         works: list[Work[AnyRows, Answers]] = []
         expired: list[Work[AnyRows, Answers]] = []
         rows = 0
-        while lines:
-            caller, line = next(iter(lines.items()))
-            work = line[0]
+        for work in self._in_turn():
             left_s = work.deadline - now
             if work.state == _WAITS and left_s > 0:
                 more = rows + work.rows.count
-                limit_s = min(limit_s, left_s / 2)
+                if left_s < 2 * limit_s:
+                    limit_s = left_s / 2
                 if works and fixed_s + each_s * more > limit_s:
                     break
                 rows = more
@@ -326,20 +324,28 @@ class Batcher(Generic[AnyRows, Answers]):
                 expired.append(work)
             elif self._observer is not None:
                 self._observer.shed("left")
-            self._leave(work, line)
-            if not line:
-                del lines[caller]
-            elif len(lines) > 1:
-                lines.move_to_end(caller)
         for work in expired:
             self._expire(work)
         return works, rows
 
-    def _leave(self, work: Work[AnyRows, Answers], line: deque[Work[AnyRows, Answers]]) -> None:
-        line.popleft()
-        self._waiting -= 1
-        self._waiting_rows -= work.rows.count
-        self._waiting_bytes -= len(work.body)
+    def _in_turn(self) -> Iterator[Work[AnyRows, Answers]]:
+        """The works that wait, one of each caller in turn. Who asks for the next has taken the last."""
+        lines = self._lines
+        while lines:
+            caller, line = next(iter(lines.items()))
+            while line:
+                work = line[0]
+                yield work
+                line.popleft()
+                self._waiting -= 1
+                self._waiting_rows -= work.rows.count
+                self._waiting_bytes -= len(work.body)
+                if len(lines) > 1:
+                    break
+            if line:
+                lines.move_to_end(caller)
+            else:
+                del lines[caller]
 
     def _call_here(self, works: list[Work[AnyRows, Answers]], rows: int) -> bool:
         """Call the model on the loop and deliver; False when it raised, and the culprit is to be found on the thread."""
@@ -456,7 +462,9 @@ class Batcher(Generic[AnyRows, Answers]):
         for caller, line in list(self._lines.items()):
             while line and (line[0].state == _ENDED or line[0].deadline <= now):
                 late.append(line[0])
-                self._leave(line[0], line)
+                self._waiting -= 1
+                self._waiting_rows -= line[0].rows.count
+                self._waiting_bytes -= len(line.popleft().body)
             if not line:
                 del self._lines[caller]
         for work in late:

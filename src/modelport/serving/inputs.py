@@ -311,7 +311,8 @@ class _NumbersReader:
                 keys -= cells.count(math.inf)
                 cells = tuple(None if cell == math.inf else cell for cell in cells)
             rows = Rows(1, True, None, (cells,), self._make)
-        if _quotes(body) != 2 * keys:
+        # (none of the quotes is a character of a string, if so few of them are already enough)
+        if body.count(b'"') != 2 * keys and _quotes(body) != 2 * keys:
             parse_json(body)
         return rows
 
