@@ -13,11 +13,11 @@ from modelport.cli.serve import serve, serving_options, settings_of
 
 @click.command()
 @serving_options
-def command(**flags: Any) -> None:
+def command(**flags: Any) -> int:
     """Serve the iris flowers: four measures in centimetres to a species, as an ONNX model of 600 bytes."""
     import modelport
     from modelport.bundle import open_bundle
 
     settings = settings_of(flags)
     bundle = open_bundle(Path(modelport.__file__).parent / "demo")
-    serve([Opened(bundle.name, "", bundle)], settings)
+    return serve([Opened(bundle.name, "", bundle)], settings)

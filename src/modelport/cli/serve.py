@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -15,7 +16,6 @@ from modelport.cli.references import open_reference, packing_options
 
 if TYPE_CHECKING:
     from modelport.cli.references import Opened
-    from modelport.serving.service import Service
     from modelport.serving.settings import Settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -34,6 +34,15 @@ def serving_options(command: _Command) -> _Command:
                 "--host-name", metavar="NAME", multiple=True, help="A name of the service beside localhost; again for more; * any."
             ),
             click.option("--cors", metavar="ORIGIN", multiple=True, help="An origin whose pages may call it; again for more; * any."),
+            click.option("--workers", type=click.IntRange(1, 256), help="How many processes answer; one for each core otherwise."),
+            click.option("--threads", type=click.IntRange(1, 256), help="How many threads each has; its share of the cores otherwise."),
+            click.option("--timeout", type=click.FloatRange(0.01), default=30.0, show_default=True, help="Seconds an answer may take."),
+            click.option(
+                "--drain-delay", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds it takes calls when told to stop."
+            ),
+            click.option(
+                "--grace", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds for what is under way after that."
+            ),
             click.option("--max-body", metavar="SIZE", default="16MB", show_default=True, help="The largest body taken."),
             click.option("--max-rows", type=click.IntRange(1), default=100_000, show_default=True, help="The most rows in one body."),
         )
@@ -46,7 +55,7 @@ def serving_options(command: _Command) -> _Command:
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
 @serving_options
 @packing_options
-def command(refs: tuple[str, ...], **flags: Any) -> None:
+def command(refs: tuple[str, ...], **flags: Any) -> int:
     """Serve models: an API, its docs and a web page.
 
     REF is a model file, a bundle, or a name in the store. Several are served together, each below /models/<name>/.
@@ -59,21 +68,19 @@ def command(refs: tuple[str, ...], **flags: Any) -> None:
     settings = settings_of(flags)
     if len(refs) > 1 and flags.get("name"):
         raise click.UsageError("--name names one model, and there are several")
-    serve([open_reference(ref, flags) for ref in refs], settings)
+    return serve([open_reference(ref, flags) for ref in refs], settings)
 
 
-def serve(opened: Sequence[Opened], settings: Settings) -> None:
-    """Load the models and serve them until told to stop."""
-    from modelport import engines
-    from modelport.serving.server import run
-    from modelport.serving.service import Service
-
-    services = [Service(one.name, one.version, one.bundle, engines.load(one.bundle)) for one in opened]
+def serve(opened: Sequence[Opened], settings: Settings) -> int:
+    """Serve the models until told to stop; the exit code."""
+    from modelport.serving.control import Model
+    from modelport.serving.supervisor import run
 
     def started(host: str, port: int) -> None:
-        click.echo(welcome(services, settings, host, port), err=True)
+        click.echo(welcome(opened, settings, host, port), err=True)
 
-    run(services, settings, started)
+    models = [Model(one.name, one.version, str(one.bundle.folder.resolve()), one.bundle.digest) for one in opened]
+    return run(models, settings, started, lambda text: click.echo(text, err=True))
 
 
 def settings_of(flags: dict[str, Any]) -> Settings:
@@ -95,6 +102,11 @@ def settings_of(flags: dict[str, Any]) -> Settings:
         cors=tuple(origin.lower().rstrip("/") for origin in flags["cors"]),
         max_body_bytes=_bytes(flags["max_body"]),
         max_rows=flags["max_rows"],
+        workers=flags["workers"],
+        threads=flags["threads"],
+        timeout_s=flags["timeout"],
+        drain_delay_s=flags["drain_delay"],
+        grace_s=flags["grace"],
         title=flags.get("title") or "",
         subtitle=flags.get("subtitle") or "",
         description=flags.get("description") or "",
@@ -103,17 +115,17 @@ def settings_of(flags: dict[str, Any]) -> Settings:
     )
 
 
-def welcome(services: Sequence[Service], settings: Settings, host: str, port: int) -> str:
-    """What to try, for whoever started the service in a terminal."""
-    from modelport.serving.outputs import to_json
-
+def welcome(opened: Sequence[Opened], settings: Settings, host: str, port: int) -> str:
+    """What to try, for whoever started the service."""
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104  only compared with
     base = f"http://{shown}:{port}"
-    lines = [f"serving {', '.join(service.label.split(' ')[0] for service in services)}", f"  page   {base}/", f"  docs   {base}/docs"]
-    path = "/predict" if len(services) == 1 else f"/models/{services[0].name}/predict"
-    if services[0].examples:
+    served = ", ".join(f"{one.name}:{one.version}" if one.version else one.name for one in opened)
+    lines = [f"serving {served}", f"  page   {base}/", f"  docs   {base}/docs"]
+    path = "/predict" if len(opened) == 1 else f"/models/{opened[0].name}/predict"
+    examples = opened[0].bundle.read_json("example.json")
+    if examples:
         key = ' -H "Authorization: Bearer $MODELPORT_API_KEY"' if settings.keys else ""
-        body = shlex.quote(to_json(services[0].examples[0]).decode())
+        body = shlex.quote(json.dumps(examples[0], ensure_ascii=False, separators=(",", ":")))
         lines.append(f"  try    curl {base}{path}{key} -H 'Content-Type: application/json' -d {body}")
     lines.append("Ctrl+C stops it.")
     return "\n".join(lines)

@@ -38,8 +38,14 @@ class Settings:
     """How long an answer may take once the request is there."""
     body_timeout_s: float = 30.0
     """How long a request's body may take to arrive."""
+    drain_delay_s: float = 0.0
+    """How long connections are still taken after the service was told to stop, until whoever sends them has noticed."""
     grace_s: float = 30.0
-    """How long requests under way may take after the service was told to stop."""
+    """How long requests under way may take after that."""
+    workers: int | None = None
+    """How many processes answer; one for each core where it is not said."""
+    threads: int | None = None
+    """How many threads each of them has for its computations; its share of the cores where it is not said."""
     max_waiting: int = 10_000
     """Requests that may wait for a model at once, however soon they would be answered."""
     title: str = ""

@@ -1,0 +1,548 @@
+"""Starts workers, hands them connections, and sees to it that every caller gets an answer, whatever becomes of a worker.
+
+It loads no model. It accepts each connection and hands it to the worker with the fewest, but keeps a descriptor of it too; and on the board
+that it shares with the worker (board.py) it sees how many answers each connection is owed. So when a worker dies or hangs, connections
+that are owed nothing move to another worker, and the others get an error from here.
+
+    starting --Ready--> ready --Release, Finish--> draining
+        any of them --the process ended--> gone
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelport.errors import DeadlineExceeded, ModelportError, Unavailable
+from modelport.serving import board as boards
+from modelport.serving import resources, responder
+from modelport.serving.board import Board
+from modelport.serving.control import (
+    Begin,
+    Channel,
+    Closed,
+    Drain,
+    Failed,
+    Finish,
+    Model,
+    Ready,
+    Released,
+    Take,
+    ToSupervisor,
+    ToWorker,
+    pair,
+)
+from modelport.serving.listener import bind
+from modelport.serving.logs import Log
+from modelport.serving.settings import Settings
+
+_WATCH_S = 0.05
+_FRESH_S = 0.1
+"""A worker whose loop turned within this time answers."""
+_LATE_S = 0.25
+"""How long after its deadline a call is waited for: the worker's own 504 comes first."""
+_EARLY_S = 10.0
+"""A worker that dies sooner after its start is no better than the one before it."""
+_REMEMBERED_S = 120.0
+_LONGEST_PAUSE_S = 30.0
+_LINGER_S = 2.0
+_HEAD_WAIT_S = 0.02
+
+
+class State(enum.Enum):
+    """What a worker is doing."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+@dataclass(eq=False)
+class Worker:
+    """A process that answers."""
+
+    process: subprocess.Popen[bytes]
+    channel: Channel[ToWorker, ToSupervisor]
+    board: Board
+    started_s: float
+    state: State = State.STARTING
+    ready_s: float = 0.0
+    killed_for: str = ""
+    """Why the supervisor ended it: "hang", "stop"; '' where it did not."""
+    connections: dict[int, Connection] = field(default_factory=dict)
+    turn: int = 0
+    """When it was handed its last connection: a number that grows."""
+
+
+@dataclass(eq=False)
+class Connection:
+    """A caller's connection: its slot on the boards, and a descriptor of it."""
+
+    slot: int
+    socket: socket.socket
+
+
+class Fate(enum.Enum):
+    """What becomes of a connection whose worker is gone."""
+
+    MOVES = "another worker takes it as it is"
+    LATE = "504"
+    UNAVAILABLE = "503"
+
+
+def run(
+    models: Sequence[Model], settings: Settings, started: Callable[[str, int], None], told: Callable[[str], None], log: Log | None = None
+) -> int:
+    """Serve until told to stop by SIGTERM or SIGINT; `started` is called with the address when the first worker is ready, and `told` with
+    whatever goes wrong with the service itself.
+
+    The exit code: 0, or 1 when requests were still under way when their time to end was over. UsageError when the address cannot be had;
+    whatever ModelportError the models fail with.
+    """
+    listener = bind(settings.host, settings.port)
+    log = log or Log()
+    try:
+        return asyncio.run(Supervisor(models, settings, listener, started, told, log).serve())
+    finally:
+        listener.close()
+        log.close()
+
+
+# Decisions
+
+
+def fewest(workers: Iterable[Worker]) -> list[Worker]:
+    """Workers in the order in which they should get a connection: who has the fewest, then who has waited longest for one."""
+    return sorted(workers, key=lambda worker: (len(worker.connections), worker.turn))
+
+
+def pause_s(early_deaths: int) -> float:
+    """How long to wait before the next start, after so many workers that did not live long: 0, 0, 1, 2, 4 ... 30 seconds."""
+    return 0.0 if early_deaths < 2 else min(_LONGEST_PAUSE_S, 2.0 ** (early_deaths - 2))
+
+
+def is_fresh(beat_ns: int, now_ns: int, within_s: float) -> bool:
+    """Whether something last showed itself within so many seconds."""
+    return now_ns - beat_ns <= within_s * 1e9
+
+
+def is_hung(heartbeat_ns: int, deadline_ns: int, now_ns: int, timeout_s: float) -> bool:
+    """Whether a ready worker is beyond hope: its call is late, or its loop has not turned for as long as an answer may take."""
+    if deadline_ns and now_ns > deadline_ns + _LATE_S * 1e9:
+        return True
+    return not is_fresh(heartbeat_ns, now_ns, timeout_s + _LATE_S)
+
+
+def fates(owed: dict[int, int], computing: set[int], killed_for: str) -> dict[int, Fate]:
+    """What becomes of the connections of a worker that is gone: by slot how many answers each was owed, and whose the model computed."""
+    return {
+        slot: Fate.MOVES if not count else Fate.LATE if killed_for == "hang" and slot in computing else Fate.UNAVAILABLE
+        for slot, count in owed.items()
+    }
+
+
+def ending(returncode: int) -> str:
+    """How a process ended, in words."""
+    if returncode >= 0:
+        return f"it exited with code {returncode}"
+    try:
+        return f"it was ended by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"it was ended by signal {-returncode}"
+
+
+class Supervisor:
+    """The workers of one service, and the connections of its callers."""
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        settings: Settings,
+        listener: socket.socket,
+        started: Callable[[str, int], None],
+        told: Callable[[str], None],
+        log: Log,
+    ) -> None:
+        self._models, self._settings, self._listener = list(models), settings, listener
+        self._started, self._told, self._log = started, told, log
+        self._count = settings.workers or resources.cores()
+        self._threads = settings.threads or max(1, resources.cores() // self._count)
+        self._workers: list[Worker] = []
+        self._free = deque(range(boards.SLOTS))
+        self._parked: dict[int, Connection] = {}
+        self._turn = 0
+        self._was_ready = False
+        self._early_deaths: deque[float] = deque()
+        self._start_timer: asyncio.TimerHandle | None = None
+        self._last_end = ""
+        self._stopping = False
+        self._code = 0
+        self._error: ModelportError | None = None
+
+    async def serve(self) -> int:
+        """Serve until told to stop; the exit code. The ModelportError of models that cannot be served."""
+        loop = self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        self._listener.setblocking(False)
+        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
+        loop.add_signal_handler(signal.SIGINT, self._on_stop)
+        loop.add_signal_handler(signal.SIGCHLD, self._on_child)
+        loop.add_reader(self._listener.fileno(), self._on_accept)
+        self._start()
+        self._watch()
+        try:
+            await self._over.wait()
+        finally:
+            self._end_all()
+        if self._error is not None:
+            raise self._error
+        return self._code
+
+    # Workers
+
+    def _live(self, *states: State) -> list[Worker]:
+        return [worker for worker in self._workers if worker.state in states]
+
+    def _start(self) -> None:
+        """Start a worker; the others of a service that begins wait until the first is ready."""
+        self._start_timer = None
+        if self._stopping:
+            return
+        ours, theirs = pair()
+        descriptor = boards.create()
+        process = subprocess.Popen(  # noqa: S603  this Python, and words that are ours
+            [sys.executable, "-P", "-m", "modelport.serving.worker", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            env={**os.environ, **resources.thread_shares(self._threads)},
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl+C in a terminal is for the supervisor, which lets them finish
+        )
+        theirs.close()
+        ours.setblocking(False)
+        worker = Worker(process, Channel(ours, ToSupervisor), Board(descriptor), time.monotonic())
+        worker.channel.send(Begin(self._models, self._settings, []), [descriptor])
+        os.close(descriptor)
+        self._workers.append(worker)
+        self._loop.add_reader(ours.fileno(), self._on_message, worker)
+
+    def _start_missing(self) -> None:
+        """Start what is missing, one after another; later, when those before it died early."""
+        serving = self._live(State.STARTING, State.READY)
+        if self._stopping or self._start_timer or len(serving) >= self._count or any(one.state is State.STARTING for one in serving):
+            return
+        now = time.monotonic()
+        while self._early_deaths and self._early_deaths[0] < now - _REMEMBERED_S:
+            self._early_deaths.popleft()
+        self._start_timer = self._loop.call_later(pause_s(len(self._early_deaths)), self._start)
+
+    def _on_message(self, worker: Worker) -> None:
+        while worker.state is not State.GONE:
+            try:
+                received = worker.channel.receive()
+            except BlockingIOError:
+                return
+            if received is None:  # it is ending: SIGCHLD says how
+                self._loop.remove_reader(worker.channel.socket.fileno())
+                return
+            self._take_in(worker, received[0])
+
+    def _take_in(self, worker: Worker, message: ToSupervisor) -> None:
+        match message:
+            case Ready():
+                self._on_ready(worker, message)
+            case Failed():
+                self._on_failed(message)
+            case Closed(slot):
+                self._forget(worker.connections.pop(slot))
+            case Released(slot):
+                self._place(worker.connections.pop(slot))
+
+    def _on_ready(self, worker: Worker, ready: Ready) -> None:
+        worker.state, worker.ready_s = State.READY, time.monotonic()
+        if self._stopping:
+            worker.channel.send(Finish())
+            return
+        if not self._was_ready:
+            self._was_ready = True
+            host, port = self._listener.getsockname()[:2]
+            self._log.event("serving", host=host, port=port, models=ready.models)
+            self._started(host, port)
+        parked = list(self._parked.values())
+        for connection in parked:
+            self._unpark(connection)
+            self._place(connection)
+        self._start_missing()
+
+    def _on_failed(self, failed: Failed) -> None:
+        """The models cannot be served: the end of a service that begins; one that has served tries again."""
+        self._last_end = failed.message
+        if not self._was_ready and not self._stopping:
+            self._error = _named(failed)
+            self._over.set()
+
+    def _on_child(self) -> None:
+        """Children ended: workers, and, where this is process 1 of a container, whatever its children left behind."""
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            worker = next((one for one in self._workers if one.process.pid == ended.si_pid), None)
+            if worker is None:
+                os.waitpid(ended.si_pid, 0)
+            else:
+                self._on_end(worker, worker.process.wait())
+
+    def _on_end(self, worker: Worker, returncode: int) -> None:
+        """A worker's process ended: see to its callers, and start another."""
+        self._on_message(worker)  # what it said last
+        asked = worker.state is State.DRAINING and returncode == 0
+        worker.state = State.GONE
+        self._workers.remove(worker)
+        self._loop.remove_reader(worker.channel.socket.fileno())
+        owed = {slot: worker.board.owes(slot) for slot in worker.connections}
+        computing = {flown.slot for flown in worker.board.in_flight()}
+        decided = fates(owed, computing, worker.killed_for)
+        if not asked and worker.killed_for != "stop" and not self._over.is_set():
+            self._note_death(worker, returncode, sum(fate is not Fate.MOVES for fate in decided.values()))
+        for slot, fate in decided.items():
+            self._settle(worker.connections[slot], fate)
+        worker.board.close()
+        worker.channel.close()
+        if self._stopping:
+            self._end_if_done()
+        else:
+            self._start_missing()
+
+    def _note_death(self, worker: Worker, returncode: int, unanswered: int) -> None:
+        now = time.monotonic()
+        if now - worker.started_s < _EARLY_S or not worker.ready_s:
+            self._early_deaths.append(now)
+        how = "it was stopped because it hung" if worker.killed_for == "hang" else ending(returncode)
+        while_ = "" if worker.ready_s else " while it loaded"
+        self._last_end = self._last_end if not worker.ready_s and returncode == 0 else f"a worker is gone: {how}{while_}"
+        self._say("worker-gone", f"{self._last_end}; {unanswered} requests were not answered", process=worker.process.pid)
+
+    def _settle(self, connection: Connection, fate: Fate) -> None:
+        """See to a connection whose worker is gone."""
+        if fate is Fate.MOVES:
+            self._place(connection)
+            return
+        if fate is Fate.LATE:
+            error: ModelportError = DeadlineExceeded(f"the model did not answer within {self._settings.timeout_s:g} s")
+        else:
+            error = Unavailable("the process that was to answer has ended")
+        self._dismiss(connection, responder.refusal(error, self._settings))
+
+    def _watch(self) -> None:
+        """Look at the boards of the workers: whoever hangs is ended and replaced."""
+        now_ns = boards.now_ns()
+        for worker in self._live(State.READY, State.DRAINING):
+            if worker.killed_for:
+                continue
+            if is_hung(worker.board.read("heartbeat_ns"), worker.board.read("deadline_ns"), now_ns, self._settings.timeout_s):
+                worker.killed_for = "hang"
+                worker.process.kill()
+        self._loop.call_later(_WATCH_S, self._watch)
+
+    # Connections
+
+    def _on_accept(self) -> None:
+        """Take what connections there are; one at a time would be late, and more than some would keep the rest waiting."""
+        for _ in range(64):
+            try:
+                accepted, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # too many open files: the callers wait in the kernel
+                self._say("accept-failed", f"connections cannot be accepted: {error.strerror}")
+                self._loop.remove_reader(self._listener.fileno())
+                self._loop.call_later(1.0, self._accept_again)
+                return
+            accepted.setblocking(False)
+            with suppress(OSError):  # the caller may be gone already
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not self._free:
+                accepted.close()
+                continue
+            self._place(Connection(self._free.popleft(), accepted))
+
+    def _accept_again(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener.fileno(), self._on_accept)
+
+    def _place(self, connection: Connection) -> None:
+        """Hand a connection that is owed nothing to a worker that answers; where there is none, look what is asked."""
+        now_ns = boards.now_ns()
+        ready = [worker for worker in self._live(State.READY) if not worker.killed_for]
+        answering = [worker for worker in ready if is_fresh(worker.board.read("heartbeat_ns"), now_ns, _FRESH_S)]
+        if not self._hand_over(connection, answering):
+            self._park(connection)
+
+    def _hand_over(self, connection: Connection, workers: Iterable[Worker]) -> bool:
+        for worker in fewest(workers):
+            if worker.channel.send(Take(connection.slot), [connection.socket.fileno()]):
+                self._turn += 1
+                worker.turn = self._turn
+                worker.connections[connection.slot] = connection
+                return True
+        return False
+
+    def _park(self, connection: Connection) -> None:
+        """Keep a connection until something is asked, or a worker is ready."""
+        self._parked[connection.slot] = connection
+        self._loop.add_reader(connection.socket.fileno(), self._on_parked, connection)
+
+    def _unpark(self, connection: Connection) -> None:
+        self._loop.remove_reader(connection.socket.fileno())
+        del self._parked[connection.slot]
+
+    def _on_parked(self, connection: Connection) -> None:
+        """Something is asked while no worker answers: say how the service is; give the rest to a worker that may answer yet."""
+        try:
+            head = connection.socket.recv(65536, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            head = b""
+        if not head:
+            self._unpark(connection)
+            self._forget(connection)
+            return
+        asked = responder.asked(head)
+        if asked is None:  # the rest of the line is on its way
+            self._loop.remove_reader(connection.socket.fileno())
+            self._loop.call_later(_HEAD_WAIT_S, self._look_again, connection)
+            return
+        self._unpark(connection)
+        ready = [worker for worker in self._live(State.READY) if not worker.killed_for]
+        if responder.is_health(*asked, self._settings) or not self._hand_over(connection, ready):
+            self._dismiss(connection, responder.answer(*asked, self._reason(), self._settings))
+
+    def _look_again(self, connection: Connection) -> None:
+        if self._parked.get(connection.slot) is connection:
+            self._loop.add_reader(connection.socket.fileno(), self._on_parked, connection)
+
+    def _reason(self) -> str:
+        """Why no worker answers."""
+        if self._stopping:
+            return "the service is stopping"
+        if self._live(State.READY):
+            return "every worker is busy"
+        starting = self._live(State.STARTING)
+        since = f"; it is loading for {time.monotonic() - starting[0].started_s:.0f} s" if starting else "; the next start comes soon"
+        return (self._last_end or "the model is not ready") + since
+
+    def _dismiss(self, connection: Connection, answer: bytes) -> None:
+        """Answer and close. What the caller still sends is read and dropped for a while: closing at once would reset the connection, and
+        the answer would be lost on its way (RFC 9112, section 9.6)."""
+        try:
+            connection.socket.send(answer)
+            connection.socket.shutdown(socket.SHUT_WR)
+        except OSError:  # the caller is gone, or reads nothing
+            self._forget(connection)
+            return
+        timer = self._loop.call_later(_LINGER_S, self._end_lingering, connection)
+        self._loop.add_reader(connection.socket.fileno(), self._drop, connection, timer)
+
+    def _drop(self, connection: Connection, timer: asyncio.TimerHandle) -> None:
+        try:
+            more = bool(connection.socket.recv(65536))
+        except BlockingIOError:
+            return
+        except OSError:
+            more = False
+        if not more:
+            timer.cancel()
+            self._end_lingering(connection)
+
+    def _end_lingering(self, connection: Connection) -> None:
+        self._loop.remove_reader(connection.socket.fileno())
+        self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        connection.socket.close()
+        self._free.append(connection.slot)
+
+    # The end
+
+    def _on_stop(self) -> None:
+        """Told to stop: say so, take connections for a while yet, let what is under way finish. Told twice: end."""
+        if self._stopping:
+            self._end()
+            return
+        self._stopping = True
+        if not self._was_ready:
+            self._end()
+            return
+        for worker in self._live(State.READY):
+            worker.channel.send(Drain())
+        self._loop.call_later(self._settings.drain_delay_s, self._finish)
+
+    def _finish(self) -> None:
+        """Take no more connections; those there are end with the answers they are owed."""
+        self._on_accept()  # who has connected already is answered
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        for connection in list(self._parked.values()):
+            self._unpark(connection)
+            self._forget(connection)
+        for worker in self._live(State.STARTING):
+            worker.killed_for = "stop"
+            worker.process.kill()
+        for worker in self._live(State.READY):
+            worker.state = State.DRAINING
+            worker.channel.send(Finish())
+        self._loop.call_later(self._settings.grace_s, self._end)
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._stopping and self._listener.fileno() < 0 and not self._workers:
+            self._over.set()
+
+    def _end(self) -> None:
+        """The time to finish is over."""
+        unanswered = sum(worker.board.owes(slot) for worker in self._workers for slot in worker.connections)
+        if unanswered:
+            self._code = 1
+            self._say("stopped-early", f"{unanswered} requests were still under way when the service ended", requests=unanswered)
+        self._over.set()
+
+    def _end_all(self) -> None:
+        """End every process that is left; whoever is owed an answer gets an error."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            self._loop.remove_signal_handler(number)
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in list(self._workers):
+            worker.killed_for = worker.killed_for or "stop"
+            self._on_end(worker, worker.process.wait())
+
+
+    def _say(self, event: str, text: str, **about: Any) -> None:
+        """Tell whoever watches the service, in its log and on its terminal, what went wrong."""
+        self._log.event(event, detail=text, **about)
+        self._told(text)
+
+
+def _named(failed: Failed) -> ModelportError:
+    """The error that a worker told."""
+    kinds: list[type[ModelportError]] = [ModelportError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    kind = next((kind for kind in kinds if kind.code == failed.code), ModelportError)
+    return kind(failed.message, hint=failed.hint)

@@ -1,0 +1,325 @@
+"""One process that holds the models and answers the connections it is given; the supervisor starts it and watches over it."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any, TextIO
+
+import uvloop
+
+from modelport import engines
+from modelport.bundle import open_bundle
+from modelport.errors import BundleError, ModelportError
+from modelport.serving import resources
+from modelport.serving.app import create_app
+from modelport.serving.batching import Work
+from modelport.serving.board import Board
+from modelport.serving.control import (
+    Begin,
+    Channel,
+    Closed,
+    Drain,
+    Failed,
+    Finish,
+    Model,
+    Ready,
+    Release,
+    Released,
+    Take,
+    ToSupervisor,
+    ToWorker,
+)
+from modelport.serving.fastpath import Connection, FastPath
+from modelport.serving.logs import Log
+from modelport.serving.server import Server
+from modelport.serving.service import Service
+
+BEAT_S = 0.025
+"""How often the loop and the watch thread show that they run."""
+_MEMORY_EVERY = 20
+
+
+def main(descriptor: int) -> None:
+    """Serve as the process at the other end of the control socket says, until it says to stop or is gone."""
+    faulthandler.enable()
+    log = Log(_own_output())
+    channel: Channel[ToSupervisor, ToWorker] = Channel(socket.socket(fileno=descriptor), ToWorker)
+    first = channel.receive()
+    if first is None:
+        return
+    begin, descriptors = first
+    assert isinstance(begin, Begin), "a worker is told first what to serve"
+    board = Board(descriptors[0])
+    os.close(descriptors[0])
+    threading.Thread(target=_pulse, args=(board,), name="pulse", daemon=True).start()
+    try:
+        worker = Worker(load(begin.models, board), begin, channel, board, log)
+    except Exception as error:  # noqa: BLE001  whatever it is, it is told before this process ends
+        known = error if isinstance(error, ModelportError) else None
+        if known is None:
+            log.failure(error, "")
+        text = known.message if known else f"the model cannot be loaded: {type(error).__name__}: {error}"
+        log.close()
+        channel.send(Failed(known.code if known else ModelportError.code, text[:20_000], known.hint[:2000] if known else ""))
+        return
+    gc.collect()
+    gc.freeze()
+    uvloop.run(worker.serve())
+    sys.stdout.flush()
+    os._exit(0)  # threads of a model that is stuck, or of a library that ends slowly, have no say
+
+
+def load(models: Sequence[Model], board: Board) -> list[Service]:
+    """The models, ready to answer. ModelportError when one cannot be loaded, or does not give its recorded answers."""
+    recorder = Recorder(board)
+    services = []
+    for model in models:
+        bundle = open_bundle(Path(model.folder))
+        if bundle.digest != model.digest:
+            raise BundleError(f"{model.folder} was {model.digest} when it was checked, and is {bundle.digest} now")
+        service = Service(model.name, model.version, bundle, engines.load(bundle), flight=Flight(recorder, model.name))
+        service.warm_up()
+        services.append(service)
+    return services
+
+
+class Worker:
+    """The connections of this process, and what it is told to do with them."""
+
+    def __init__(
+        self, services: Sequence[Service], begin: Begin, channel: Channel[ToSupervisor, ToWorker], board: Board, log: Log
+    ) -> None:
+        self._app = create_app(services, begin.settings, log)
+        self._labels = [service.label for service in services]
+        self._shared = FastPath(self._app, board=self)
+        self._server = Server(self._app, begin.settings, Connection)
+        self._server.config.load()
+        self._channel, self._board = channel, board
+        self._unsaid: deque[ToSupervisor] = deque()
+        self._open: dict[int, Handed] = {}
+        self._ending = False
+        self._ended = asyncio.Event()
+        self._beats = 0
+
+    async def serve(self) -> None:
+        """Answer connections until told to end."""
+        self._loop = asyncio.get_running_loop()
+        self._beat()
+        self._channel.socket.setblocking(False)
+        self._loop.add_reader(self._channel.socket.fileno(), self._hear)
+        self._say(Ready(self._labels, resources.memory_of()))
+        await self._ended.wait()
+        self._say_all()
+        self._app.telemetry.close()
+
+    def _beat(self) -> None:
+        self._board.write("heartbeat_ns", time.monotonic_ns())
+        if self._beats % round(1 / BEAT_S) == 0:
+            self._server.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        self._beats += 1
+        self._say_all()
+        self._loop.call_later(BEAT_S, self._beat)
+
+    # What the supervisor says
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                received = self._channel.receive()
+            except BlockingIOError:
+                return
+            if received is None:
+                self._loop.remove_reader(self._channel.socket.fileno())
+                self._end(release=False)
+                return
+            self._obey(*received)
+
+    def _obey(self, message: ToWorker, descriptors: list[int]) -> None:
+        match message:
+            case Take(slot):
+                self._take(slot, socket.socket(fileno=descriptors[0]))
+            case Drain():
+                self._app.draining = True
+            case Release():
+                self._end(release=True)
+            case Finish():
+                self._app.draining = True
+                self._end(release=False)
+
+    def _take(self, slot: int, connection: socket.socket) -> None:
+        protocol = Handed(self._shared, self._server, slot)
+        self._open[slot] = protocol
+        self._loop.create_task(self._connect(protocol, connection))
+
+    async def _connect(self, protocol: Handed, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: protocol, connection)
+        except OSError:  # the caller is gone already
+            connection.close()
+            self.closed(protocol.slot)
+            return
+        if self._ending:
+            self._let_go(protocol)
+
+    def _end(self, *, release: bool) -> None:
+        """Let go of every connection at its next boundary, then end."""
+        self._ending, self._release = True, release
+        for protocol in list(self._open.values()):
+            if protocol.transport is not None:
+                self._let_go(protocol)
+        self._end_if_done()
+
+    def _let_go(self, protocol: Handed) -> None:
+        if self._release:
+            protocol.release()
+        else:
+            protocol.shutdown()
+
+    def _end_if_done(self) -> None:
+        if self._ending and not self._open:
+            self._ended.set()
+
+    # What is said of connections
+
+    def owed(self, slot: int, change: int) -> None:
+        """+1: a request has begun to arrive; -1: its answer was handed to the socket."""
+        self._board.owed(slot, change)
+
+    def closed(self, slot: int) -> None:
+        """This process has let go of the connection."""
+        protocol = self._open.pop(slot)
+        self._board.clear(slot)
+        self._say(Released(slot) if protocol.given_back and protocol.is_idle else Closed(slot))
+        self._end_if_done()
+
+    def _say(self, message: ToSupervisor) -> None:
+        self._unsaid.append(message)
+        self._say_all()
+
+    def _say_all(self) -> None:
+        """Say what has not been said yet; what the supervisor does not take now waits for the next beat."""
+        while self._unsaid and self._channel.send(self._unsaid[0]):
+            self._unsaid.popleft()
+
+
+class Handed(Connection):
+    """A connection that the supervisor accepted, and takes back when this process ends or dies."""
+
+    def __init__(self, shared: FastPath, server: Server, slot: int) -> None:
+        super().__init__(shared, server.config, server.server_state, {}, slot=slot)
+        self.slot = slot
+        self.given_back = False
+        """Whether the connection is to stay open when this process lets go of it."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it stands between two requests: nothing is owed, and nothing of the next was read."""
+        return self._between and not self._pending and not self._is_cycle_open()
+
+    def release(self) -> None:
+        """Give the connection back as soon as it stands between two requests."""
+        self.given_back = True
+        self._leave_if_idle()
+
+    def _leave_if_idle(self) -> None:
+        if self.given_back and self.is_idle and not self._ending:
+            self._ending = True
+            self.transport.close()
+
+    # What has begun to arrive is owed an answer, whatever way it takes then.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._count(1)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._count(-1)
+        self._leave_if_idle()
+
+    def _count(self, change: int) -> None:
+        assert self._shared.board is not None
+        self._shared.board.owed(self.slot, change)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._leave_if_idle()
+
+    def _after_last(self) -> None:
+        super()._after_last()
+        self._leave_if_idle()
+
+
+class Recorder:
+    """Writes on the board what the models are computing; several may compute at once, each on a thread of its own."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._lock = threading.Lock()
+        self._running: dict[str, tuple[Sequence[Work[Any, Any]], float]] = {}
+
+    def write(self, name: str, running: tuple[Sequence[Work[Any, Any]], float] | None) -> None:
+        """What the model `name` computes now: requests, and when that should be over."""
+        with self._lock:
+            if running is None:
+                del self._running[name]
+            else:
+                self._running[name] = running
+            if self._running:
+                works = [work for works, _ in self._running.values() for work in works]
+                self._board.begin(works, min(deadline_s for _, deadline_s in self._running.values()))
+            else:
+                self._board.end()
+
+
+class Flight:
+    """What one model is computing, and when it should be done with it."""
+
+    def __init__(self, recorder: Recorder, name: str) -> None:
+        self._recorder, self._name = recorder, name
+        self._longest_s = 0.0
+        self._begun_s = 0.0
+
+    def begin(self, works: Sequence[Work[Any, Any]], deadline_s: float) -> None:
+        """The call should be over by the deadline; where it began late, in the time that calls may well take."""
+        self._begun_s = time.monotonic()
+        self._recorder.write(self._name, (works, max(deadline_s, self._begun_s + 2 * self._longest_s)))
+
+    def end(self) -> None:
+        self._recorder.write(self._name, None)
+        self._longest_s = max(self._longest_s, time.monotonic() - self._begun_s)
+
+
+def _own_output() -> TextIO:
+    """The standard output for the log alone: what a model prints goes where errors go, and if it closes that, nothing is lost."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
+    os.dup2(2, 1)
+    return out
+
+
+def _pulse(board: Board) -> None:
+    """Show that the interpreter's lock can be had, whatever the loop does; and how much memory there is in use."""
+    beats = 0
+    while True:
+        if beats % _MEMORY_EVERY == 0:
+            board.write("memory_bytes", resources.memory_of())
+        board.write("pulse_ns", time.monotonic_ns())
+        beats += 1
+        time.sleep(BEAT_S)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main(int(sys.argv[1]))
