@@ -203,8 +203,9 @@ class _Run:
     def _check_names(self, names: Sequence[str], source: Source) -> None:
         """UsageError when a column that the model needs is not there, or seems misspelt."""
         fields = self.bundle.signature.inputs
-        unused = [name for name in names if name not in {field.name for field in fields}]
-        missing = [field for field in fields if field.name not in set(names)]
+        used, there = {field.name for field in fields}, set(names)
+        unused = [name for name in names if name not in used]
+        missing = [field for field in fields if field.name not in there]
         wrong = [(field.name, did_you_mean(field.name, unused)) for field in missing[:20]]
         needed = [field.name for field in missing if not field.nullable]
         guessed = [name for name, near in wrong if near]

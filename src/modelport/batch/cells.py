@@ -27,6 +27,8 @@ Cells: TypeAlias = Any
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 _MOST_DISTINCT = 10_000
+_NULLS = pa.array(sorted(NULL_CELLS))
+_EMPTY = pa.array([""])
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _INTEGER = r"^-?[0-9]{1,18}$"
 _MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?)?$"
@@ -173,13 +175,13 @@ def _slowly(field: Field, cells: Sequence[Any], places: Sequence[int], read: Cal
 def _fast(field: Field, cells: Any, kind: Any, read: Callable[[Any], Any], *, text: bool) -> tuple[Any, Mask] | None:
     """Values by pyarrow, and which of them are in doubt; None when all are. What is not in doubt is what `read` would give."""
     if text:
-        nulls = _set([""] if field.kind in ("string", "text") else sorted(NULL_CELLS))
-        null = pc.is_in(cells, value_set=nulls) if field.nullable else pa.array(np.zeros(len(cells), dtype=np.bool_))
-        cells = pc.if_else(null, pa.scalar(None, cells.type), cells)
+        if field.nullable:
+            cells = pc.if_else(
+                pc.is_in(cells, value_set=_EMPTY if field.kind in ("string", "text") else _NULLS), pa.scalar(None, cells.type), cells
+            )
     else:
         if pa.types.is_floating(cells.type):
             cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
-        null = cells.is_null() if field.nullable else pa.array(np.zeros(len(cells), dtype=np.bool_))
     if pa.types.is_null(cells.type):
         values = pa.nulls(len(cells), kind)
     elif field.kind in ("boolean", "category"):
@@ -188,7 +190,10 @@ def _fast(field: Field, cells: Any, kind: Any, read: Callable[[Any], Any], *, te
         values = _FAST[field.kind](field, cells)
     if values is None:
         return None
-    return values, _bools(values.is_null()) & ~_bools(null)
+    if not values.null_count:
+        return values, np.zeros(len(values), dtype=np.bool_)
+    doubtful = _bools(values.is_null())
+    return values, doubtful & ~_bools(cells.is_null()) if field.nullable else doubtful
 
 
 def _numbers(field: Field, cells: Any) -> Any:
@@ -273,7 +278,7 @@ def _within(field: Field, values: Any) -> Any:
 
 def _where(condition: Any, values: Any) -> Any:
     """The values, null where the condition is not true."""
-    return pc.if_else(pc.fill_null(condition, False), values, pa.scalar(None, values.type))
+    return pc.if_else(condition, values, pa.scalar(None, values.type))
 
 
 def _to_numpy(field: Field, values: Any) -> np.ndarray[Any, np.dtype[Any]]:
@@ -340,10 +345,6 @@ def _python_value(cell: Any) -> Any:
 
 def _is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _set(words: Sequence[str]) -> Any:
-    return pa.array(words, type=pa.string())
 
 
 def _bools(array: Any) -> Mask:

@@ -10,10 +10,10 @@ import stat
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -32,6 +32,8 @@ MAX_ROWS = 65_536
 """Rows in a chunk at most: what a model is asked at once."""
 _BLOCK_BYTES = 4 * 2**20
 """Bytes of a text file that are read at once, and so the longest row it may have."""
+_CHUNK_BYTES = 32 * 2**20
+_WORTH_ROWS = 4_096
 
 
 @dataclass(frozen=True)
@@ -234,9 +236,9 @@ def _csv_chunks(source: Source, stream: BinaryIO) -> Iterator[Chunk]:
                 check_utf8=False,
             ),
         )
-        for batch in reader:
+        for batch in _gathered(reader):
             numbers, mine = _numbered(batch.num_rows, number, bad)
-            number = int(numbers[-1]) + 1 if len(numbers) else number
+            number = int(numbers[-1]) + 1
             for start in range(0, batch.num_rows, MAX_ROWS):
                 some = numbers[start : start + MAX_ROWS]
                 among = [row for row in mine if row.number < some[-1]]
@@ -251,6 +253,19 @@ def _csv_chunks(source: Source, stream: BinaryIO) -> Iterator[Chunk]:
         yield Chunk(
             source.name, np.empty(0, dtype=np.int64), {name: pa.array([], pa.string()) for name in names}, text=True, bad=bad, progress=1.0
         )
+
+
+def _gathered(batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches put together until they are worth a chunk: each column costs its time once a chunk, and a table may have thousands."""
+    waiting: list[Any] = []
+    rows = size = 0
+    for batch in chain(batches, [None]):
+        if batch is not None:
+            waiting.append(batch)
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows and (batch is None or rows >= _WORTH_ROWS or size >= _CHUNK_BYTES):
+            yield waiting[0] if len(waiting) == 1 else pa.Table.from_batches(waiting).combine_chunks().to_batches()[0]
+            waiting, rows, size = [], 0, 0
 
 
 def _numbered(rows: int, first: int, bad: list[BadRow]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[BadRow]]:
@@ -309,7 +324,7 @@ def _json_chunks(source: Source, stream: BinaryIO) -> Iterator[Chunk]:
                     numbers.append(number)
                 except (ValueError, RecursionError) as error:
                     bad.append(BadRow(number, f"is no JSON object: {error}", line.decode(errors="replace").strip()[:200]))
-            if size >= _BLOCK_BYTES:
+            if size >= _CHUNK_BYTES:
                 break
         if not size:
             return
@@ -373,7 +388,7 @@ def _parquet_chunks(source: Source, only: Sequence[str] | None) -> Iterator[Chun
             if twice:
                 raise UsageError(f"{source.name} has two columns called {twice[0]!r}", hint="Give each a name of its own.")
             size = sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
-            rows = max(64, min(MAX_ROWS, int(_BLOCK_BYTES / max(1.0, size / max(1, meta.num_rows)))))
+            rows = max(64, min(MAX_ROWS, int(_CHUNK_BYTES / max(1.0, size / max(1, meta.num_rows)))))
             columns = None if only is None or any("." in name for name in only) else [name for name in schema.names if name in set(only)]
             done = 0
             try:
