@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
@@ -76,6 +77,8 @@ class Head:
 
     service: Service
     batcher: Batcher[Rows, Answers]
+    read: Callable[[bytes], Rows | None]
+    """Reads the body."""
     path: str
     length: int
     """Bytes of the body."""
@@ -121,8 +124,10 @@ class FastPath:
         self.connections: set[Connection] = set()
         self._services = {path.encode(): service for path, service in app.plain_paths().items()}
         self._prepared: dict[tuple[str, str], str] = {}
-        self._dated: list[tuple[bytes, bytes]] | None = None
-        self._opening = ""
+        self.dated: list[tuple[bytes, bytes]] | None = None
+        """The server's own headers, as they were when `opening` was made of them."""
+        self.opening = ""
+        """How an answer of status 200 begins, up to its length."""
         app.telemetry.metrics.in_flight.append(lambda: sum(len(connection._pending) for connection in self.connections))
         self._tick_s = tick_s
         self._timer: asyncio.TimerHandle | None = None
@@ -151,6 +156,7 @@ class FastPath:
         return Head(
             service,
             service.batcher(self.settings),
+            service.inputs.quick,
             url.decode(),
             int(digits),
             caller,
@@ -171,13 +177,11 @@ class FastPath:
 
     # Answers
 
-    def opening(self, server: ServerState) -> str:
-        """How an answer of status 200 begins, up to its length. The server's own headers are new once a second, for the date."""
-        if server.default_headers is not self._dated:
-            self._dated = server.default_headers
-            headers = [*self._dated, (b"content-type", JSON.encode())]
-            self._opening = (STATUS_LINE[200] + _lines(headers) + b"content-length: ").decode("latin-1")
-        return self._opening
+    def date(self, server: ServerState) -> None:
+        """Make `opening` of the server's own headers, which are new once a second."""
+        self.dated = server.default_headers
+        headers = [*self.dated, (b"content-type", JSON.encode())]
+        self.opening = (STATUS_LINE[200] + _lines(headers) + b"content-length: ").decode("latin-1")
 
     def _headers(self, service: Service, trace: bytes, origin: bytes | None) -> str:
         allowed = cors_headers(self.settings, origin).get("Access-Control-Allow-Origin", "")
@@ -205,23 +209,6 @@ class FastPath:
         )
         last = [(b"connection", b"close")] if closing else []
         return STATUS_LINE[answer.status] + _lines([*server.default_headers, *headers, *last]) + b"\r\n" + answer.body
-
-    def record(self, request: _Request, status: int, client: str) -> None:
-        """A request is over."""
-        head = request.head
-        assert head is not None
-        self.recorder.answered(
-            request.service,
-            head.path,
-            status,
-            request.rows.count,
-            perf_counter() - request.arrived,
-            request.decoded - request.arrived,
-            request.encode_s,
-            request.request_id,
-            client,
-            head.trace,
-        )
 
     # Time
 
@@ -495,10 +482,10 @@ class Connection(HttpToolsProtocol):
     def _take(self, head: Head, body: bytes) -> bool:
         """Hand a request to the batcher; False when its body needs a closer look."""
         arrived = perf_counter()
-        rows = head.service.inputs.quick(body)
+        rows = head.read(body)
         if rows is None or not 0 < rows.count <= self._shared.settings.max_rows:
             return False
-        batcher = head.batcher
+        batcher, board, pending = head.batcher, self._shared.board, self._pending
         request = _Request(
             rows,
             self.loop.time() + batcher.timeout_s,
@@ -513,11 +500,11 @@ class Connection(HttpToolsProtocol):
             head,
             perf_counter(),
         )
-        self._pending.append(request)
-        if len(self._pending) >= _MOST_PENDING:
+        pending.append(request)
+        if len(pending) >= _MOST_PENDING:
             self.flow.pause_reading()
-        if self._shared.board is not None:
-            self._shared.board.owed(self._slot, 1)
+        if board is not None:
+            board.owed(self._slot, 1)
         try:
             batcher.submit(request)
         except Unavailable as error:
@@ -527,8 +514,7 @@ class Connection(HttpToolsProtocol):
     def _on_answer(self, request: _Request, answers: Answers | None, start: int, error: Exception | None) -> None:
         """The model answered, or will not: called by the batcher."""
         if answers is not None:
-            begun = perf_counter()
-            rows = request.rows
+            begun, rows = perf_counter(), request.rows
             try:
                 request.reply = answers.json(start, start + rows.count, single=rows.single)
                 request.status = 200
@@ -536,52 +522,71 @@ class Connection(HttpToolsProtocol):
                 error = broken
             request.encode_s = perf_counter() - begun
         if error is not None:
-            assert request.head is not None
-            if public(error).status >= 500:
-                self._shared.app.log.failure(error, request.request_id)
-            request.answer = problem(error, request.head.path, request.request_id)
-            request.status = request.answer.status
+            self._fail(request, error)
         pending = self._pending
         while pending and pending[0].status:
             self._send(pending.popleft())
-        if not pending:
-            self._after_last()
+
+    def _fail(self, request: _Request, error: Exception) -> None:
+        assert request.head is not None
+        if not isinstance(public(error), RequestError):
+            self._shared.app.log.failure(error, request.request_id)
+        request.answer = problem(error, request.head.path, request.request_id)
+        request.status = request.answer.status
 
     def _send(self, request: _Request) -> None:
-        shared, head = self._shared, request.head
+        """Write an answer."""
+        shared, head, server = self._shared, request.head, self.server_state
         assert head is not None
-        closing = not self._pending and self._is_last()
+        last = not self._pending
+        closing = last and (self._ending or shared.app.draining) and not self.pipeline
         if request.answer is None:
-            opening, last = shared.opening(self.server_state), "connection: close\r\n\r\n" if closing else "\r\n"
+            if server.default_headers is not shared.dated:
+                shared.date(server)
             reply = request.reply
-            lines = f"{opening}{len(reply)}\r\nx-request-id: {request.request_id}{head.headers}{last}"
+            end = "connection: close\r\n\r\n" if closing else "\r\n"
+            lines = f"{shared.opening}{len(reply)}\r\nx-request-id: {request.request_id}{head.headers}{end}"
             self.transport.write(lines.encode("latin-1") + reply)
         else:
-            self.transport.write(shared.failure(request.answer, self.server_state, request.request_id, head, closing=closing))
-        self.server_state.total_requests += 1
+            self.transport.write(shared.failure(request.answer, server, request.request_id, head, closing=closing))
         if shared.board is not None:
             shared.board.owed(self._slot, -1)
-        shared.record(request, request.status, self._address)
+        self._record(request, request.status)
+        if last:
+            self._after_last(closing=closing)
 
-    def _is_last(self) -> bool:
-        """Whether the connection ends with the answer that empties `_pending`."""
-        return not self.pipeline and (self._ending or self._shared.app.draining)
-
-    def _after_last(self) -> None:
-        """No fast answer is owed any more."""
+    def _after_last(self, *, closing: bool) -> None:
+        """No fast answer is owed any more: see to what comes next."""
         self._age = 0
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
-        elif self._is_last():
+        elif closing:
             self.transport.close()
         elif self.flow.read_paused:
             self._resume_reading()
 
+    def _record(self, request: _Request, status: int) -> None:
+        """Tell that a request is over."""
+        head = request.head
+        assert head is not None
+        self._shared.recorder.answered(
+            request.service,
+            head.path,
+            status,
+            request.rows.count,
+            perf_counter() - request.arrived,
+            request.decoded - request.arrived,
+            request.encode_s,
+            request.request_id,
+            self._address,
+            head.trace,
+        )
+
     def _abandon(self, request: _Request) -> None:
         """The caller left."""
         request.cancel()
-        self._shared.record(request, 499, self._address)
+        self._record(request, 499)
 
 
 @lru_cache(256)

@@ -257,8 +257,8 @@ class Handed(Connection):
         super().on_response_complete()
         self._leave_if_idle()
 
-    def _after_last(self) -> None:
-        super()._after_last()
+    def _after_last(self, *, closing: bool) -> None:
+        super()._after_last(closing=closing)
         self._leave_if_idle()
 
 
