@@ -82,11 +82,27 @@ def test_a_skops_file_is_read_like_a_pickle(tmp_path: Path) -> None:
     assert inspection.refused(contents, ours) == ()
 
 
-def test_a_skops_file_that_names_a_function_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("function", "name"), [(os.system, payloads.POSIX), (eval, "builtins.eval")])
+def test_a_skops_file_that_names_a_function_is_refused(function: Any, name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.skops"
-    skops.io.dump(make_pipeline(FunctionTransformer(os.system), SVC()), path)
+    skops.io.dump(make_pipeline(FunctionTransformer(function), SVC()), path)
     contents = inspection.read(path)
-    assert payloads.POSIX in inspection.refused(contents, inspection.card(contents))
+    assert name in inspection.refused(contents, inspection.card(contents))
+
+
+def test_an_array_of_a_skops_file_is_no_larger_than_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "model.skops"
+    skops.io.dump(np.arange(3.0), path)
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    grown = {name: data.replace(b"(3,)", b"(3000000000000,)".ljust(4)) for name, data in entries.items()}
+    with pytest.raises(ModelFileError, match=r"is cut short|is damaged"):
+        inspection.read(payloads.write(archive(grown), tmp_path))
+
+
+def test_a_file_of_torch_before_1_6_is_its_fourth_pickle(tmp_path: Path) -> None:
+    contents = inspection.read(payloads.write(payloads.torch_legacy(), tmp_path))
+    assert (contents.format, contents.root.cls) == ("torch-legacy", payloads.POSIX)
 
 
 def test_a_model_within_a_pickle_is_described_where_it_stands() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import zipfile
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from modelport.frameworks import Instance, Name
+from modelport.inspection import arrays
 from modelport.inspection.bounds import DEPTH, Malformed, key
 from modelport.inspection.compression import allowed_bytes, bomb
 from modelport.inspection.pickles import Machine
@@ -21,6 +21,9 @@ _PT2_DTYPES = {
     1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64", 9: "complex32",
     10: "complex64", 11: "complex128", 12: "bool", 13: "bfloat16",
 }  # fmt: skip
+_SKOPS_PLAIN = frozenset({"builtins.dict", "builtins.list", "builtins.tuple", "builtins.set", "numpy.ndarray"})
+_SKOPS_CALLED = frozenset({"DictNode", "ListNode", "TupleNode", "SetNode", "NdArrayNode", "ConstructorFromReduceNode"})
+"""The loaders that call the class they are given, with what the file says."""
 _FORWARD = re.compile(r"def (forward\(.*?\)\s*->\s*[^:]+):", re.DOTALL)
 
 
@@ -162,7 +165,7 @@ class _Skops:
     def __init__(self, archive: Archive, machine: Machine) -> None:
         self.archive = archive
         self.budget = machine.budget
-        self.imports = machine.imports
+        self.imports, self.calls = machine.imports, machine.calls
         self.made: dict[Any, Any] = {}
         self.root = self._value(json.loads(archive.read("schema.json")), 0)
 
@@ -182,27 +185,21 @@ class _Skops:
         content = node.get("content")
         if loader == "JsonNode":
             return json.loads(content) if isinstance(content, str) else None
+        self.imports.add(name)
         if loader in ("FunctionNode", "TypeNode"):
-            self._import(name)
             return Name(name)
+        if name not in _SKOPS_PLAIN and (loader in _SKOPS_CALLED or "__reduce__" in node):
+            self.calls.add(name)
         if loader in ("ListNode", "TupleNode", "SetNode") and isinstance(content, list):
             items = [self._value(item, depth + 1) for item in content]
-            self._import(name)
             return items if loader == "ListNode" else tuple(items) if loader == "TupleNode" else {key(item) for item in items}
         if loader == "DictNode" and isinstance(content, dict):
-            self._import(name)
             return self._dict(node, content, depth)
         if loader in ("BytesNode", "BytearrayNode") and isinstance(node.get("file"), str):
             return self.archive.read(node["file"])
         if loader == "NdArrayNode":
-            self._import(name)
             return self._array(node, content, depth)
-        self._import(name)
         return self._object(node, content, name, depth)
-
-    def _import(self, name: str) -> None:
-        if not name.startswith("builtins."):
-            self.imports.add(name)
 
     def _dict(self, node: dict[str, Any], content: dict[str, Any], depth: int) -> dict[Any, Any]:
         kinds = self._value(node["key_types"], depth + 1) if isinstance(node.get("key_types"), dict) else []
@@ -215,7 +212,7 @@ class _Skops:
 
     def _array(self, node: dict[str, Any], content: Any, depth: int) -> Any:
         if node.get("type") == "numpy" and isinstance(node.get("file"), str):
-            made = np.lib.format.read_array(io.BytesIO(self.archive.read(node["file"])), allow_pickle=False)
+            made = arrays.npy(self.archive.read(node["file"]))
             return made[()] if node.get("__class__") != "ndarray" else made
         items = [self._value(item, depth + 1) for item in _list(content)]
         shape = self._value(node["shape"], depth + 1) if isinstance(node.get("shape"), dict) else (len(items),)

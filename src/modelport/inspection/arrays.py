@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
+from tokenize import TokenError
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -157,3 +159,18 @@ def stored(wrapper: Instance, data: bytes, start: int) -> tuple[Array | None, in
     made = flat.reshape(sizes[::-1]).transpose() if wrapper.get("order") == "F" else flat.reshape(sizes)
     made.flags.writeable = False
     return made, end
+
+
+def npy(data: bytes) -> Array:
+    """The array in a .npy file (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html). Malformed for one of objects."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        sizes, fortran, kind = header(file)
+    except (ValueError, SyntaxError, TokenError, TypeError, KeyError) as error:
+        raise Malformed(f"is damaged: the header of an array in it does not parse ({error})") from None
+    count = math.prod(_shape(sizes))
+    if kind.hasobject or len(data) - file.tell() < count * kind.itemsize:
+        raise Malformed(f"is cut short: an array of {count * kind.itemsize} bytes has only {len(data) - file.tell()} of them")
+    return view(data, file.tell(), kind, count).reshape(sizes, order="F" if fortran else "C")
