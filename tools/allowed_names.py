@@ -11,7 +11,7 @@ What is left out on purpose: whatever loads files, runs code or calls what it is
 sklearn.datasets, scipy.stats distributions, whose __setstate__ runs text as code).
 """
 
-# ruff: noqa: S603, T201, UP031 it runs interpreters that it is given, prints what it found, and one of them is Python 3.6
+# ruff: noqa: UP031 one of the interpreters is Python 3.6
 
 import inspect
 import json
@@ -136,7 +136,7 @@ def modules(package):
             continue
         try:
             found.append(import_module(name))
-        except BaseException:  # noqa: BLE001, S112 an optional part that does not import is not there
+        except BaseException:  # noqa: BLE001 an optional part that does not import is not there
             continue
     return found
 
@@ -291,7 +291,7 @@ def walk(folder):
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             try:
                 data = pickle.dumps(value, protocol)
-            except Exception:  # noqa: BLE001, S112 a value that this version cannot pickle tells nothing
+            except Exception:  # noqa: BLE001 a value that this version cannot pickle tells nothing
                 continue
             (Path(folder) / ("pandas-%d-%d.pkl" % (index, protocol))).write_bytes(data)
 
