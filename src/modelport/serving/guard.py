@@ -12,7 +12,7 @@ import hmac
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
 from modelport.errors import BodyTooLarge, HeadersTooLarge, RequestTimeout, Unauthorized, UnsupportedMediaType, WrongHost
@@ -57,7 +57,7 @@ class Guard:
         self.open_requests = 0
         """Requests that have come and are not answered."""
         self._open = {path.encode() for path in (*OPEN, settings.health_route) if path}
-        self._hosts = _hosts(settings)
+        self._hosts = host_names(settings.host, settings.host_names)
         self._keys = [bytes.fromhex(key) for key in settings.keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,14 +116,7 @@ class Guard:
 
     def check_host(self, hosts: list[bytes], version: str) -> None:
         """WrongHost unless the Host headers are one, and that a name of this service."""
-        if not hosts and version == "1.0" and self._hosts is None:
-            return
-        match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
-        if match is None:
-            raise WrongHost("the request has no Host header, or one that is no host")
-        name = match[1].decode().lower().rstrip(".")
-        if self._hosts is not None and name not in self._hosts:
-            raise WrongHost(f"{name!r} is not a name of this service", hint=f"If it is one, start it with --host-name {name}.")
+        check_host(hosts, version, self._hosts)
 
     def _is_open(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
         if scope["method"] not in ("GET", "HEAD"):
@@ -333,16 +326,28 @@ class _Ids:
 uuid7 = _Ids()
 
 
-def _hosts(settings: Settings) -> frozenset[str] | None:
-    """The names that the Host header may have; None is any.
+def check_host(hosts: list[bytes], version: str, allowed: frozenset[str] | None) -> None:
+    """WrongHost unless the Host headers are one, and that allowed; None is any."""
+    if not hosts and version == "1.0" and allowed is None:
+        return
+    match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+    if match is None:
+        raise WrongHost("the request has no Host header, or one that is no host")
+    name = match[1].decode().lower().rstrip(".")
+    if allowed is not None and name not in allowed:
+        raise WrongHost(f"{name!r} is not a name of this service", hint=f"If it is one, start it with --host-name {name}.")
+
+
+def host_names(address: str, named: Sequence[str]) -> frozenset[str] | None:
+    """The names that the Host header may have where `address` is listened on, and has the names `named` too; None is any.
 
     Where only this machine can connect, a strange Host is a page in its browser that plays at being this service (DNS rebinding). On other
     addresses the names that lead here are not known, and there is a key or the word --public, so any is taken unless some are named.
     """
-    if "*" in settings.host_names or not (settings.host_names or is_loopback(settings.host)):
+    if "*" in named or not (named or is_loopback(address)):
         return None
-    own = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return frozenset({"localhost", "127.0.0.1", "[::1]", own.lower(), *settings.host_names})
+    own = f"[{address}]" if ":" in address else address
+    return frozenset({"localhost", "127.0.0.1", "[::1]", own.lower(), *named})
 
 
 def _preflight(exchange: Exchange) -> Answer:

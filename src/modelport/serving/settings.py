@@ -48,6 +48,10 @@ class Settings:
     """How many threads each of them has for its computations; its share of the cores where it is not said."""
     max_waiting: int = 10_000
     """Requests that may wait for a model at once, however soon they would be answered."""
+    metrics_port: int | None = None
+    """A port of their own for the metrics, where no key is asked for: on this machine's own address, unless the service is public."""
+    log_lines_per_s: int = 100
+    """So many answered requests a second have a line each in a worker's log; of more, a fair sample has."""
     title: str = ""
     subtitle: str = ""
     description: str = ""
@@ -71,8 +75,9 @@ class Settings:
         for route in (self.predict_route, self.health_route):
             if route and not re.fullmatch(r"(/[A-Za-z0-9._:-]+)+", route):
                 raise UsageError(f"{route!r} is no path to serve", hint="AIP_PREDICT_ROUTE and AIP_HEALTH_ROUTE are like /predict.")
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"{self.port} is no port", hint="A port is a number from 1 to 65535, or 0 for a free one.")
+        for port in (self.port, self.metrics_port or 0):
+            if not 0 <= port <= 65535:
+                raise UsageError(f"{port} is no port", hint="A port is a number from 1 to 65535, or 0 for a free one.")
 
 
 def is_loopback(host: str) -> bool:
