@@ -59,15 +59,15 @@ def _rows(seen: Inspection) -> list[tuple[str, str]]:
     card = seen.card
     if card is not None:
         library = _LIBRARIES.get(card.library, card.library) or "Python"
-        wrote = card.version or ("" if seen.format == "python" else "version not in the file")
+        wrote = card.version or ("" if seen.format in ("python", "onnx") else "version not in the file")
         here = f"  (here: {seen.installed})" if seen.installed else ""
-        rows.append(("library", f"{library} {wrote}{here}".strip()))
+        rows.append(("library", f"{library} {wrote}".strip() + here))
         rows.append(("class", card.cls))
         if card.features or card.feature_count is not None:
             rows.append(("inputs", _inputs(card)))
         if card.classes:
             rows.append(("classes", _cut(short_list([str(value) for value in card.classes], 8))))
-        rows += [(name.replace("_", " "), _cut(_shown(value))) for name, value in card.details.items() if value not in ("", [], {}, None)]
+        rows += [(name.replace("_", " "), _cut(_shown(value))) for name, value in card.details.items() if _tells(name, value)]
     if seen.imports:
         off = f"{len(seen.refused)} not on the allow-list" if seen.refused else "all on the allow-list"
         names = "1 name" if len(seen.imports) == 1 else f"{len(seen.imports)} names"
@@ -90,16 +90,24 @@ def _format(seen: Inspection) -> str:
 def _inputs(card: Card) -> str:
     from modelport.cli.output import short_list
 
+    tensors = card.details.get("inputs")
+    if isinstance(tensors, list) and all(isinstance(tensor, dict) for tensor in tensors):
+        return _cut(short_list([f"{tensor['name']} {tensor['dtype']} {_shown(tensor['shape'], True)}" for tensor in tensors], 8))
     count = len(card.features) or card.feature_count
     return _cut(f"{count}: {short_list(list(card.features), 8)}" if card.features else f"{count}, without names")
 
 
-def _shown(value: Any) -> str:
+def _tells(name: str, value: Any) -> bool:
+    return name != "inputs" and value not in ("", [], {}, None)
+
+
+def _shown(value: Any, within: bool = False) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(part)}" for name, part in list(value.items())[:8])
+        return ", ".join(f"{name} {_shown(part, True)}".strip() for name, part in list(value.items())[:8])
     if isinstance(value, (list, tuple)):
-        return ", ".join(_shown(part) for part in value[:8]) + (f" and {len(value) - 8} more" if len(value) > 8 else "")
-    return str(value)
+        text = ", ".join(_shown(part, True) for part in value[:8]) + (f" and {len(value) - 8} more" if len(value) > 8 else "")
+        return f"[{text}]" if within else text
+    return "?" if value is None else str(value)
 
 
 def _cut(text: str) -> str:

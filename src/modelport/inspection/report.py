@@ -119,21 +119,17 @@ def _story(
     path: str, form: str, card: Card | None, refused: tuple[str, ...], missing: tuple[str, ...], installed: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The warnings and the advice."""
-    told = [
-        _of_library(form, card, installed),
-        _of_version(card, installed),
-        _of_missing(path, missing),
-        _of_refused(card, refused, missing),
-    ]
+    served = card is not None and hasattr(framework(card.framework), "load")
+    told = [_of_refused(card, refused, missing, served)]
+    if served or card is None:
+        told = [_of_library(form, card, installed), _of_version(card, installed), _of_missing(path, missing), *told]
     warnings = [warning for warning, _ in told if warning]
     advice = [line for _, lines in told for line in lines]
     if form == "python":
         warnings.append("is code: it runs when it is loaded")
     if card is None:
-        warnings.append(
-            "no framework here knows this kind of object" if form in ("pickle", "joblib") else "no framework here knows this format"
-        )
-    elif not hasattr(framework(card.framework), "load"):
+        warnings.append(f"no framework here knows this {'kind of object' if form in ('pickle', 'joblib') else 'format'}")
+    elif not served:
         warnings.append(f"{card.framework} models are recognised, and not served yet")
     elif not advice:
         advice.append(f"modelport serve {path}")
@@ -177,12 +173,12 @@ def _of_missing(path: str, missing: tuple[str, ...]) -> _Told:
     return "; ".join(warnings), advice
 
 
-def _of_refused(card: Card | None, refused: tuple[str, ...], missing: tuple[str, ...]) -> _Told:
+def _of_refused(card: Card | None, refused: tuple[str, ...], missing: tuple[str, ...], served: bool) -> _Told:
     others = [name for name in refused if name not in missing]
     if not others:
         return "", []
     kind = f"a {card.framework} model does" if card else "models do"
-    advice = ["# only if you know who made it, and why it needs these: --trust"] if card else []
+    advice = ["# only if you know who made it, and why it needs these: --trust"] if served else []
     return f"would use what {kind} not need: {_some(others)}", advice
 
 
