@@ -26,6 +26,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from functools import cache
 from itertools import islice
 from typing import Any, Literal, TypeAlias, get_args
@@ -42,6 +43,8 @@ Kind: TypeAlias = Literal["number", "integer", "boolean", "string", "category", 
 
 MAX_NUMBER = 1.7976931348623157e308
 MAX_INTEGER = 2**63 - 1
+_EXACT = 2**53
+"""Up to here a double is the integer that was written."""
 MAX_ERRORS = 1000
 """Reading stops at so many wrong values: a list of them that is longer than the body itself helps nobody."""
 _MAX_SUGGESTIONS = 20
@@ -404,9 +407,17 @@ def _check_integer(field: Field, value: Any) -> Any:
 
 def _check_range(field: Field, value: float) -> None:
     low, high = field._lowest(), field._highest()
-    if value < low or value > high:
-        bound = f"at least {_number(low)}" if value < low else f"at most {_number(high)}"
+    low_enough = not _is_below(-value, -high)
+    if _is_below(value, low) or not low_enough:
+        bound = f"at least {_number(low)}" if low_enough else f"at most {_number(high)}"
         raise WrongValue(f"expected {field.expected().removesuffix(' or null')} of {bound}, got {_short(value)}")
+
+
+def _is_below(value: float, limit: float) -> bool:
+    """Whether `value` is less than `limit` as both are written: an integer may lie between a limit's digits and the double they mean."""
+    if isinstance(value, int) and abs(value) > _EXACT:
+        return Decimal(value) < Decimal(repr(limit))
+    return value < limit
 
 
 def _number(value: float) -> str:

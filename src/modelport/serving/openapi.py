@@ -113,14 +113,16 @@ def _predict(service: Service, settings: Settings, prefix: str) -> dict[str, Any
     return {
         "operationId": f"{prefix}predict",
         "summary": f"Predict with {service.name}",
-        "description": "A record in gives a record out; a list gives a list in the same order; CSV gives CSV.",
+        "description": "A record in gives a record out; a list gives a list in the same order. CSV with a header (`text/csv`) gives CSV.",
         "tags": [service.name],
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": _one_or_many(f"{prefix}Input", inputs, settings.max_rows),
-                "text/csv": {"schema": {"type": "string"}, **_example(inputs and _csv_input(service, inputs))},
-            },
+            "content": {"application/json": _one_or_many(f"{prefix}Input", inputs, settings.max_rows)},
+        },
+        # JSON Schema cannot say what a table must hold: a description of CSV as a string would promise that any string is taken.
+        "x-csv": {
+            "description": "A header with the fields' names, and a line for each record.",
+            **_example(inputs and _csv_input(service, inputs)),
         },
         "responses": {
             "200": {
