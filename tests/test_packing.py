@@ -345,6 +345,39 @@ FOREST = """
 """
 
 
+def test_an_estimator_of_ones_own_is_served_with_its_code(tmp_path: Path) -> None:
+    script = tmp_path / "my_model.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import pickle
+            import sys
+
+            import numpy as np
+
+
+            class Weighted:
+                def __init__(self, weight):
+                    self.weight = weight
+
+                def predict(self, X):
+                    return np.asarray(X, float).sum(axis=1) * self.weight
+
+
+            if __name__ == "__main__":
+                with open(sys.argv[1], "wb") as file:
+                    pickle.dump(Weighted(2.0), file)
+            """
+        )
+    )
+    path = tmp_path / "model.pkl"
+    subprocess.run([sys.executable, script, path], check=True)
+    with pytest.raises(Untrusted, match=r"__main__\.Weighted"):
+        packed(path, tmp_path / "refused", sample=[{"a": 1.0, "b": 2.0}])
+    bundle = packed(path, tmp_path / "bundle", code=script, sample=[{"a": 1.0, "b": 2.0}])
+    assert engines.load(bundle).answer([{"a": 1.5, "b": 2}]) == [{"prediction": 7.0}]
+
+
 def test_a_forest_of_300_megabytes_is_packed_in_bounded_memory(tmp_path: Path) -> None:
     path = models.large_forest(tmp_path / "forest.joblib")
     (tmp_path / "bundle").mkdir()

@@ -80,7 +80,8 @@ def detect(contents: Contents) -> Card | None:
     root = contents.root
     if not isinstance(root, Instance) or root.cls.split(".")[0] in _OTHERS:
         return None
-    if not (root.cls.startswith("sklearn.") or root.get("_sklearn_version")) or root.cls.startswith("sklearn.utils."):
+    own = root.cls.startswith("__main__.") or root.get("n_features_in_") is not None
+    if not (own or root.cls.startswith("sklearn.") or root.get("_sklearn_version")) or root.cls.startswith("sklearn.utils."):
         return None
     first, last = list(_way(root, 0)), list(_way(root, -1))
     names = _first_of(first, "feature_names_in_")
