@@ -48,9 +48,10 @@ def inspect_in_child(path: Path, *, memory: int = MEMORY, seconds: float = SECON
 
 def _silent(path: Path, done: subprocess.CompletedProcess[bytes]) -> ModelportError:
     """The error for a child that ended without an answer: by a signal, out of memory, or by a fault of ours."""
-    last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or [""])[-1][:200]
-    if done.returncode < 0 or "MemoryError" in last or "memory" in last.lower():
-        return ModelFileError(f"{path} is a bomb: it takes more memory or time to read than is allowed (signal {-done.returncode})")
+    said = done.stderr.decode("utf-8", "replace").strip()
+    last = (said.splitlines() or [""])[-1][:200]
+    if done.returncode < 0 or "MemoryError" in said:
+        return ModelFileError(f"{path} is a bomb: it takes more memory to read than is allowed")
     return ModelFileError(f"{path} cannot be inspected: {last or f'the reader ended with exit code {done.returncode}'}")
 
 

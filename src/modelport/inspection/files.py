@@ -27,7 +27,7 @@ _LARGEST = 16 * 1024**3
 _HEADER = 256 * 1024**2
 _STREAMS = 16
 _DAMAGES = (
-    ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError, EOFError, StopIteration,
+    ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, EOFError, StopIteration,
     NotImplementedError, RuntimeError, SystemError, struct.error, ZlibError, BadZipFile, msgspec.MsgspecError,
 )  # fmt: skip
 """What Python and numpy raise for bytes that are not what they should be."""
@@ -54,9 +54,13 @@ def read(path: Path, budget: Budget | None = None) -> Contents:
         raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from None
     except Malformed as error:
         raise _told(path, str(error), machines) from None
+    except MemoryError as error:
+        # what was read stands in the frames of the traceback: let go of it, or there is no memory to say so
+        error.__traceback__ = None
+        machines.clear()
+        raise ModelFileError(f"{path} is a bomb: it takes more memory to read than is allowed") from None
     except _DAMAGES as error:
-        words = "takes more memory to read than there is" if isinstance(error, MemoryError) else f"is damaged: {_first_line(error)}"
-        raise _told(path, words, machines) from None
+        raise _told(path, f"is damaged: {_first_line(error)}", machines) from None
 
 
 def _checked_size(path: Path) -> int:
@@ -243,7 +247,7 @@ def _described(raw: bytes | bytearray | str, budget: Budget) -> Any:
             return {"format": "xgboost-ubj", "raw": raw, "root": xgboost.from_ubj(bytes(raw), budget)}
         if head.startswith(b'{"') and b'"learner"' in raw[:100_000]:
             return {"format": "xgboost-json", "raw": raw, "root": xgboost.from_json(bytes(raw))}
-    except (*_DAMAGES, Malformed):
+    except _DAMAGES:
         return raw
     return raw
 
