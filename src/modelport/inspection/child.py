@@ -51,7 +51,7 @@ def _silent(path: Path, done: subprocess.CompletedProcess[bytes]) -> ModelportEr
     said = done.stderr.decode("utf-8", "replace").strip()
     last = (said.splitlines() or [""])[-1][:200]
     if done.returncode < 0 or "MemoryError" in said:
-        return ModelFileError(f"{path} is a bomb: it takes more memory to read than is allowed")
+        return ModelFileError(f"{path} is a bomb: it takes more memory or time to read than is allowed")
     return ModelFileError(f"{path} cannot be inspected: {last or f'the reader ended with exit code {done.returncode}'}")
 
 
