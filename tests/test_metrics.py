@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -387,3 +393,54 @@ def test_only_this_machine_reaches_that_port_unless_the_service_is_public() -> N
     assert exporter.bind_metrics(Settings()) is None
     with pytest.raises(UsageError, match="70000 is no port"):
         Settings(metrics_port=70000)
+
+
+# Several workers
+
+
+@contextmanager
+def demo(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """`modelport demo` as a process, and what it says of itself when it listens."""
+    words = [sys.executable, "-c", "from modelport.cli.main import main; main()", "demo", "--port", "0", *arguments]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        yield process, json.loads(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def scrape(port: int) -> str:
+    """The metrics, over a connection of its own."""
+    answer = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=30)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def predictions(text: str) -> float:
+    return samples(text).get(
+        ("modelport_requests_total", frozenset({"model": "iris", "route": "predict", "status": "200"}.items())), 0.0
+    )  # fmt: skip
+
+
+def test_every_worker_tells_the_same_truth_and_the_death_of_one_takes_nothing_from_it() -> None:
+    with demo("--workers", "2", "--metrics-port", "0") as (process, serving):
+        port, own_port = serving["port"], serving["metrics_port"]
+        while value(scrape(own_port), "modelport_workers", state="ready") < 2:
+            pass
+        for _ in range(6):
+            assert httpx.post(f"http://127.0.0.1:{port}/predict", json=FLOWER, trust_env=False, timeout=30).status_code == 200
+        assert [predictions(scrape(asked)) for asked in (port, port, port, own_port)] == [6, 6, 6, 6]
+        text = scrape(own_port)
+        assert value(text, "modelport_resident_memory_bytes", process="supervisor") > 1e6
+        assert value(text, "modelport_resident_memory_bytes", process="worker-2") > 1e6
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        while value(scrape(own_port), "modelport_worker_restarts_total", reason="killed") < 1:
+            pass
+        assert predictions(scrape(own_port)) == 6
+        while value(scrape(own_port), "modelport_workers", state="ready") < 2:
+            pass
+        assert httpx.post(f"http://127.0.0.1:{port}/predict", json=FLOWER, trust_env=False, timeout=30).status_code == 200
+        assert [predictions(scrape(asked)) for asked in (port, own_port)] == [7, 7]

@@ -43,6 +43,10 @@ def serving_options(command: _Command) -> _Command:
             click.option(
                 "--grace", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds for what is under way after that."
             ),
+            click.option("--metrics-port", type=int, metavar="PORT", help="/metrics on a port of its own too, which asks for no key."),
+            click.option(
+                "--log-lines", type=click.IntRange(0), default=100, show_default=True, help="Answers a second that each process logs."
+            ),
             click.option("--max-body", metavar="SIZE", default="16MB", show_default=True, help="The largest body taken."),
             click.option("--max-rows", type=click.IntRange(1), default=100_000, show_default=True, help="The most rows in one body."),
         )
@@ -107,6 +111,8 @@ def settings_of(flags: dict[str, Any]) -> Settings:
         timeout_s=flags["timeout"],
         drain_delay_s=flags["drain_delay"],
         grace_s=flags["grace"],
+        metrics_port=flags["metrics_port"],
+        log_lines_per_s=flags["log_lines"],
         title=flags.get("title") or "",
         subtitle=flags.get("subtitle") or "",
         description=flags.get("description") or "",

@@ -11,6 +11,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from modelport.serving.metrics import Snapshot
 from modelport.serving.settings import Settings
 
 _PACKET = 2**17
@@ -61,7 +62,18 @@ class Finish(msgspec.Struct, tag=True):
     """Answer what has begun to arrive, close every connection, then end."""
 
 
-ToWorker: TypeAlias = Begin | Take | Drain | Release | Finish
+class Count(msgspec.Struct, tag=True):
+    """Say what you have counted."""
+
+
+class TellTotals(msgspec.Struct, tag=True):
+    """What all workers have counted, as you have asked."""
+
+    number: int
+    snapshot: Snapshot
+
+
+ToWorker: TypeAlias = Begin | Take | Drain | Release | Finish | Count | TellTotals
 
 
 # From a worker
@@ -95,7 +107,19 @@ class Released(msgspec.Struct, tag=True):
     slot: int
 
 
-ToSupervisor: TypeAlias = Ready | Failed | Closed | Released
+class Counted(msgspec.Struct, tag=True):
+    """What this process has counted since it started."""
+
+    snapshot: Snapshot
+
+
+class AskTotals(msgspec.Struct, tag=True):
+    """What have all workers counted? The answer has the same number."""
+
+    number: int
+
+
+ToSupervisor: TypeAlias = Ready | Failed | Closed | Released | Counted | AskTotals
 
 Said = TypeVar("Said")
 Heard = TypeVar("Heard")

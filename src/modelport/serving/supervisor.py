@@ -22,16 +22,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from modelport.errors import DeadlineExceeded, ModelportError, Unavailable
 from modelport.serving import board as boards
-from modelport.serving import resources, responder
+from modelport.serving import exporter, resources, responder
 from modelport.serving.board import Board
 from modelport.serving.control import (
+    AskTotals,
     Begin,
     Channel,
     Closed,
+    Count,
+    Counted,
     Drain,
     Failed,
     Finish,
@@ -39,13 +43,16 @@ from modelport.serving.control import (
     Ready,
     Released,
     Take,
+    TellTotals,
     ToSupervisor,
     ToWorker,
     pair,
 )
 from modelport.serving.listener import bind
 from modelport.serving.logs import Log
+from modelport.serving.metrics import Metrics, Snapshot, Totals, of_processes
 from modelport.serving.settings import Settings
+from modelport.serving.telemetry import route_of
 
 _WATCH_S = 0.05
 _FRESH_S = 0.1
@@ -58,6 +65,8 @@ _REMEMBERED_S = 120.0
 _LONGEST_PAUSE_S = 30.0
 _LINGER_S = 2.0
 _HEAD_WAIT_S = 0.02
+_COUNT_WAIT_S = 0.1
+"""How long workers have to say what they have counted; of one that does not answer, what it said last is taken."""
 
 
 class State(enum.Enum):
@@ -77,6 +86,8 @@ class Worker:
     channel: Channel[ToWorker, ToSupervisor]
     board: Board
     started_s: float
+    number: int
+    """The smallest that no other worker has."""
     state: State = State.STARTING
     ready_s: float = 0.0
     killed_for: str = ""
@@ -112,9 +123,10 @@ def run(
     whatever ModelportError the models fail with.
     """
     listener = bind(settings.host, settings.port)
+    scraped = exporter.bind_metrics(settings)
     log = log or Log()
     try:
-        return asyncio.run(Supervisor(models, settings, listener, started, told, log).serve())
+        return asyncio.run(Supervisor(models, settings, listener, started, told, log, scraped).serve())
     finally:
         listener.close()
         log.close()
@@ -174,12 +186,21 @@ class Supervisor:
         started: Callable[[str, int], None],
         told: Callable[[str], None],
         log: Log,
+        scraped: socket.socket | None = None,
     ) -> None:
         self._models, self._settings, self._listener = list(models), settings, listener
         self._started, self._told, self._log = started, told, log
         self._count = settings.workers or resources.cores()
         self._threads = settings.threads or max(1, resources.cores() // self._count)
         self._workers: list[Worker] = []
+        self._scraped = scraped
+        self._totals = Totals()
+        self._metrics = Metrics(log=lambda: log.counts)
+        """Of the requests that are answered here."""
+        self._restarts = {"crash": 0, "killed": 0, "hang": 0}
+        self._counting: list[tuple[set[Worker], asyncio.Event]] = []
+        """Who asks what was counted: the workers that have not answered, and what is set when all have."""
+        self._telling: set[asyncio.Task[None]] = set()
         self._free = deque(range(boards.SLOTS))
         self._parked: dict[int, Connection] = {}
         self._turn = 0
@@ -202,9 +223,12 @@ class Supervisor:
         loop.add_reader(self._listener.fileno(), self._on_accept)
         self._start()
         self._watch()
+        scraped = await exporter.serve(self._scraped, self._settings, self.totals) if self._scraped else None
         try:
             await self._over.wait()
         finally:
+            if scraped is not None:
+                scraped.close()
             self._end_all()
         if self._error is not None:
             raise self._error
@@ -231,7 +255,8 @@ class Supervisor:
         )
         theirs.close()
         ours.setblocking(False)
-        worker = Worker(process, Channel(ours, ToSupervisor), Board(descriptor), time.monotonic())
+        number = next(number for number in count(1) if all(worker.number != number for worker in self._workers))
+        worker = Worker(process, Channel(ours, ToSupervisor), Board(descriptor), time.monotonic(), number)
         worker.channel.send(Begin(self._models, self._settings, []), [descriptor])
         os.close(descriptor)
         self._workers.append(worker)
@@ -268,6 +293,13 @@ class Supervisor:
                 self._forget(worker.connections.pop(slot))
             case Released(slot):
                 self._place(worker.connections.pop(slot))
+            case Counted(snapshot):
+                self._totals.update(worker, snapshot)
+                self._has_counted(worker)
+            case AskTotals(number):
+                task = self._loop.create_task(self._tell_totals(worker, number))
+                self._telling.add(task)
+                task.add_done_callback(self._telling.discard)
 
     def _on_ready(self, worker: Worker, ready: Ready) -> None:
         worker.state, worker.ready_s = State.READY, time.monotonic()
@@ -277,8 +309,10 @@ class Supervisor:
         if not self._was_ready:
             self._was_ready = True
             host, port = self._listener.getsockname()[:2]
-            self._log.event("serving", host=host, port=port, models=ready.models)
+            about = {"metrics_port": self._scraped.getsockname()[1]} if self._scraped else {}
+            self._log.event("serving", host=host, port=port, models=ready.models, **about)
             self._started(host, port)
+        self._log.event("worker-ready", process=worker.process.pid, seconds=round(worker.ready_s - worker.started_s, 3), bytes=ready.memory_bytes)
         parked = list(self._parked.values())
         for connection in parked:
             self._unpark(connection)
@@ -313,6 +347,8 @@ class Supervisor:
         asked = worker.state is State.DRAINING and returncode == 0
         worker.state = State.GONE
         self._workers.remove(worker)
+        self._totals.retire(worker)
+        self._has_counted(worker)
         self._loop.remove_reader(worker.channel.socket.fileno())
         owed = {slot: worker.board.owes(slot) for slot in worker.connections}
         computing = {flown.slot for flown in worker.board.in_flight()}
@@ -330,6 +366,8 @@ class Supervisor:
 
     def _note_death(self, worker: Worker, returncode: int, unanswered: int) -> None:
         now = time.monotonic()
+        reason = worker.killed_for or ("killed" if returncode == -signal.SIGKILL else "crash")
+        self._restarts[reason] = self._restarts.get(reason, 0) + 1
         if now - worker.started_s < _EARLY_S or not worker.ready_s:
             self._early_deaths.append(now)
         how = "it was stopped because it hung" if worker.killed_for == "hang" else ending(returncode)
@@ -358,6 +396,35 @@ class Supervisor:
                 worker.killed_for = "hang"
                 worker.process.kill()
         self._loop.call_later(_WATCH_S, self._watch)
+
+    # What was counted
+
+    async def totals(self) -> Snapshot:
+        """What all workers have counted since the service started."""
+        answered = asyncio.Event()
+        asked = {worker for worker in self._live(State.READY, State.DRAINING) if worker.channel.send(Count())}
+        if asked:
+            self._counting.append((asked, answered))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_COUNT_WAIT_S):
+                    await answered.wait()
+            self._counting.remove((asked, answered))
+        states = {state.value: len(self._live(state)) for state in State if state is not State.GONE}
+        memory = {f"worker-{worker.number}": worker.board.read("memory_bytes") for worker in self._workers}
+        memory["supervisor"] = resources.memory_of()
+        outside = of_processes(restarts=self._restarts, workers=states, memory=memory)
+        return self._totals.merged(self._metrics.snapshot(), outside)
+
+    def _has_counted(self, worker: Worker) -> None:
+        for unanswered, answered in self._counting:
+            unanswered.discard(worker)
+            if not unanswered:
+                answered.set()
+
+    async def _tell_totals(self, worker: Worker, number: int) -> None:
+        snapshot = await self.totals()
+        if worker.state is not State.GONE:
+            worker.channel.send(TellTotals(number, snapshot))
 
     # Connections
 
@@ -431,7 +498,7 @@ class Supervisor:
         self._unpark(connection)
         ready = [worker for worker in self._live(State.READY) if not worker.killed_for]
         if responder.is_health(*asked, self._settings) or not self._hand_over(connection, ready):
-            self._dismiss(connection, responder.answer(*asked, self._reason(), self._settings))
+            self._dismiss(connection, responder.answer(*asked, self._reason(), self._settings), asked[1])
 
     def _look_again(self, connection: Connection) -> None:
         if self._parked.get(connection.slot) is connection:
@@ -447,9 +514,10 @@ class Supervisor:
         since = f"; it is loading for {time.monotonic() - starting[0].started_s:.0f} s" if starting else "; the next start comes soon"
         return (self._last_end or "the model is not ready") + since
 
-    def _dismiss(self, connection: Connection, answer: bytes) -> None:
+    def _dismiss(self, connection: Connection, answer: bytes, path: str = "") -> None:
         """Answer and close. What the caller still sends is read and dropped for a while: closing at once would reset the connection, and
         the answer would be lost on its way (RFC 9112, section 9.6)."""
+        self._metrics.answered("", route_of(path), int(answer[9:12]), 0.0, -1, 0.0, 0.0)
         try:
             connection.socket.send(answer)
             connection.socket.shutdown(socket.SHUT_WR)

@@ -27,9 +27,12 @@ from modelport.serving.app import create_app
 from modelport.serving.batching import Work
 from modelport.serving.board import Board
 from modelport.serving.control import (
+    AskTotals,
     Begin,
     Channel,
     Closed,
+    Count,
+    Counted,
     Drain,
     Failed,
     Finish,
@@ -38,11 +41,13 @@ from modelport.serving.control import (
     Release,
     Released,
     Take,
+    TellTotals,
     ToSupervisor,
     ToWorker,
 )
 from modelport.serving.fastpath import Connection, FastPath
 from modelport.serving.logs import Log
+from modelport.serving.metrics import Snapshot
 from modelport.serving.server import Server
 from modelport.serving.service import Service
 
@@ -54,13 +59,14 @@ _MEMORY_EVERY = 20
 def main(descriptor: int) -> None:
     """Serve as the process at the other end of the control socket says, until it says to stop or is gone."""
     faulthandler.enable()
-    log = Log(_own_output())
+    out = _own_output()
     channel: Channel[ToSupervisor, ToWorker] = Channel(socket.socket(fileno=descriptor), ToWorker)
     first = channel.receive()
     if first is None:
         return
     begin, descriptors = first
     assert isinstance(begin, Begin), "a worker is told first what to serve"
+    log = Log(out, lines_per_s=begin.settings.log_lines_per_s)
     board = Board(descriptors[0])
     os.close(descriptors[0])
     threading.Thread(target=_pulse, args=(board,), name="pulse", daemon=True).start()
@@ -102,6 +108,9 @@ class Worker:
         self, services: Sequence[Service], begin: Begin, channel: Channel[ToSupervisor, ToWorker], board: Board, log: Log
     ) -> None:
         self._app = create_app(services, begin.settings, log)
+        self._app.totals = self._ask_totals
+        self._asked: dict[int, asyncio.Future[Snapshot]] = {}
+        self._questions = 0
         self._labels = [service.label for service in services]
         self._shared = FastPath(self._app, board=self)
         self._server = Server(self._app, begin.settings, Connection)
@@ -121,13 +130,14 @@ class Worker:
         self._loop.add_reader(self._channel.socket.fileno(), self._hear)
         self._say(Ready(self._labels, resources.memory_of()))
         await self._ended.wait()
-        self._say_all()
+        self._say_counted()
         self._app.telemetry.close()
 
     def _beat(self) -> None:
         self._board.write("heartbeat_ns", time.monotonic_ns())
         if self._beats % round(1 / BEAT_S) == 0:
             self._server.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+            self._say_counted()
         self._beats += 1
         self._say_all()
         self._loop.call_later(BEAT_S, self._beat)
@@ -152,11 +162,33 @@ class Worker:
                 self._take(slot, socket.socket(fileno=descriptors[0]))
             case Drain():
                 self._app.draining = True
+            case Count():
+                self._say_counted()
+            case TellTotals(number, snapshot):
+                if number in self._asked and not self._asked[number].done():
+                    self._asked[number].set_result(snapshot)
             case Release():
                 self._end(release=True)
             case Finish():
                 self._app.draining = True
                 self._end(release=False)
+
+    def _say_counted(self) -> None:
+        """What was counted so far: now and then unasked, so that little is forgotten if this process dies."""
+        self._unsaid = deque(message for message in self._unsaid if not isinstance(message, Counted))
+        self._say(Counted(self._app.telemetry.metrics.snapshot()))
+
+    async def _ask_totals(self) -> Snapshot:
+        """What all workers have counted, which the supervisor knows."""
+        self._questions += 1
+        number = self._questions
+        asked: asyncio.Future[Snapshot] = self._loop.create_future()
+        self._asked[number] = asked
+        self._say(AskTotals(number))
+        try:
+            return await asked
+        finally:
+            self._asked.pop(number, None)
 
     def _take(self, slot: int, connection: socket.socket) -> None:
         protocol = Handed(self._shared, self._server, slot)
