@@ -266,6 +266,9 @@ class Connection(HttpToolsProtocol):
         self._head: Head | None = None
         """Of a request whose body is awaited for the fast path."""
         self._parts: list[bytes] = []
+        self._method = b""
+        self._upgrades = False
+        """Whether it asks for another protocol."""
         self._bytes = self._body_bytes = 0
         self._age = 0
         """Ticks since something was last asked or answered."""
@@ -376,11 +379,11 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # Nothing is spoken here but HTTP/1.1: the request is answered by it, and so are those after it.
+            # The parser takes what follows for another protocol. Here HTTP/1.1 goes on: the request is read again as if it did not ask.
+            self._upgrades = False
             self.parser = httptools.HttpRequestParser(self)
-            rest = data[upgrade.args[0] :]
-            if rest:
-                self._parse(rest)
+            if not self._ending:
+                self._parse(self._head_without_upgrade() + data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
             self._refuse(RequestError("what was sent is no HTTP request"))
@@ -389,6 +392,13 @@ class Connection(HttpToolsProtocol):
         if not self._between and self._bytes > self._shared.settings.max_header_bytes + _READ_BYTES + 16 * self._body_bytes:
             most = self._shared.settings.max_header_bytes
             self._refuse(HeadersTooLarge(f"the request's line and headers, or what stands around its body, is over {most} bytes"))
+
+    def _head_without_upgrade(self) -> bytes:
+        options = [token.strip().lower() for name, value in self.headers if name == b"connection" for token in value.split(b",")]
+        headers = [(name, value) for name, value in self.headers if name not in (b"upgrade", b"connection")]
+        if b"close" in options:
+            headers.append((b"connection", b"close"))
+        return self._method + b" " + self.url + b" HTTP/1.1\r\n" + _lines(headers) + b"\r\n"
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -404,10 +414,17 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._age = 0
         parser = self.parser
-        if parser.get_method() == b"POST" and parser.get_http_version() == "1.1" and not self._is_cycle_open() and not self._ending:
+        self._method = parser.get_method()
+        self._upgrades = parser.should_upgrade() and self._method != b"CONNECT"
+        if self._upgrades:
+            return
+        if self._method == b"POST" and parser.get_http_version() == "1.1" and not self._is_cycle_open() and not self._ending:
             self._head = self._shared.head(self.url, self.headers)
         if self._head is None:
             self._begin_ordinarily()
+        if self._method == b"CONNECT":
+            self.cycle.keep_alive = False
+            self._ending = True
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -418,6 +435,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._between = True
+        if self._upgrades:
+            return
         head = self._head
         if head is None:
             super().on_message_complete()
