@@ -71,7 +71,8 @@ def test_demo_serves_the_model_that_comes_along_and_ends_with_0_on_sigterm(tmp_p
         assert process.returncode == 0
         assert err.splitlines()[0] == "serving iris"
         assert err.splitlines()[-1] == "Ctrl+C stops it."
-        assert [json.loads(line)["status"] for line in out.splitlines()] == [200, 200, 200, 200]
+        entries = [json.loads(line) for line in out.splitlines()]
+        assert [entry["status"] for entry in entries if entry["event"] == "request"] == [200, 200, 200, 200]
 
 
 def test_serve_takes_a_bundle_its_title_from_the_environment_and_its_port_from_port(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ from modelport.serving.service import Service
 BEAT_S = 0.025
 """How often the loop and the watch thread show that they run."""
 _MEMORY_EVERY = 20
+_FIRST_REQUEST_S = 0.5
+"""Who has just connected is about to ask."""
 
 
 def main(descriptor: int) -> None:
@@ -191,7 +193,7 @@ class Worker:
             self._asked.pop(number, None)
 
     def _take(self, slot: int, connection: socket.socket) -> None:
-        protocol = Handed(self._shared, self._server, slot)
+        protocol = Handed(self._shared, self._server, slot, connection)
         self._open[slot] = protocol
         self._loop.create_task(self._connect(protocol, connection))
 
@@ -217,7 +219,7 @@ class Worker:
         if self._release:
             protocol.release()
         else:
-            protocol.shutdown()
+            protocol.finish()
 
     def _end_if_done(self) -> None:
         if self._ending and not self._open:
@@ -249,9 +251,10 @@ class Worker:
 class Handed(Connection):
     """A connection that the supervisor accepted, and takes back when this process ends or dies."""
 
-    def __init__(self, shared: FastPath, server: Server, slot: int) -> None:
+    def __init__(self, shared: FastPath, server: Server, slot: int, connection: socket.socket) -> None:
         super().__init__(shared, server.config, server.server_state, {}, slot=slot)
         self.slot = slot
+        self._connection = connection
         self.given_back = False
         """Whether the connection is to stay open when this process lets go of it."""
 
@@ -264,6 +267,17 @@ class Handed(Connection):
         """Give the connection back as soon as it stands between two requests."""
         self.given_back = True
         self._leave_if_idle()
+
+    def finish(self) -> None:
+        """Close the connection with the next answer; at once, if nothing of a request is there and none is about to come."""
+        if self._asked:
+            self._finish_now()
+        else:
+            self.loop.call_later(_FIRST_REQUEST_S, self._finish_now)
+
+    def _finish_now(self) -> None:
+        if not self.transport.is_closing() and not (self.is_idle and _has_come(self._connection)):
+            self.shutdown()
 
     def _leave_if_idle(self) -> None:
         if self.given_back and self.is_idle and not self._ending:
@@ -332,6 +346,14 @@ class Flight:
     def end(self) -> None:
         self._recorder.write(self._name, None)
         self._longest_s = max(self._longest_s, time.monotonic() - self._begun_s)
+
+
+def _has_come(connection: socket.socket) -> bool:
+    """Whether there is something to read."""
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
 
 def _own_output() -> TextIO:

@@ -1,0 +1,290 @@
+"""The service under faults: real processes, signals and sockets. The numbers are those of the list of conformance scenarios."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from faults_world import Running, ask, launched, make_bundle, serving
+from misbehaving import (
+    ANSWER,
+    CLOSE_STDOUT,
+    EXIT,
+    HOLD_LOCK,
+    INTERRUPT,
+    LOOP,
+    NAN,
+    NOTHING,
+    PRINT,
+    RAISE,
+    SEGFAULT,
+    SHORT,
+    SLEEP,
+    SYS_EXIT,
+)
+
+pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="the workers of a service are found in /proc")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "misbehaving").folder
+
+
+@pytest.fixture(scope="module")
+def steady(bundle: Path) -> Iterator[Running]:
+    """A service that no test hurts."""
+    with serving(bundle) as running:
+        yield running
+
+
+# A. Lifecycle
+
+
+def test_1_sigterm_ends_an_idle_service_with_0(bundle: Path) -> None:
+    """Scenario 1, and 12: no process is left either."""
+    with serving(bundle) as service:
+        workers = service.workers()
+        with service.client() as client:
+            assert ask(client).json() == {"prediction": 4.0}
+            assert service.stop() == 0
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_2_sigterm_lets_what_is_under_way_finish(bundle: Path) -> None:
+    """Scenario 2: 50 requests are with the model, or wait for it."""
+    with serving(bundle, "--drain-delay", "1") as service, service.client() as client, ThreadPoolExecutor(50) as callers:
+        answers = [callers.submit(ask, client, SLEEP, 0.02) for _ in range(50)]
+        service.wait_for_line("asleep")
+        assert service.stop() == 0
+        assert [answer.result().status_code for answer in answers] == [200] * 50
+
+
+def test_3_during_the_drain_delay_connections_are_taken_and_readyz_says_503(bundle: Path) -> None:
+    """Scenario 3."""
+    with serving(bundle, "--drain-delay", "3") as service:
+        service.process.send_signal(signal.SIGTERM)
+        with service.client() as client:
+            while (ready := client.get("/readyz")).status_code == 200:
+                pass
+            answer = ask(client)
+        assert ready.status_code == 503
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert service.process.wait(60) == 0
+
+
+def test_4_what_takes_longer_than_the_grace_gets_an_error_and_the_exit_code_is_1(bundle: Path) -> None:
+    """Scenario 4."""
+    with serving(bundle, "--grace", "0.2") as service, service.client() as client, ThreadPoolExecutor(1) as caller:
+        answer = caller.submit(ask, client, SLEEP, 60)
+        service.wait_for_line("asleep")
+        assert service.stop() == 1
+        assert answer.result().status_code == 503
+        assert [entry["requests"] for entry in service.entries() if entry["event"] == "stopped-early"] == [1]
+
+
+def test_5_a_second_signal_ends_it_at_once(bundle: Path) -> None:
+    """Scenario 5."""
+    with serving(bundle) as service, service.client() as client, ThreadPoolExecutor(1) as caller:
+        answer = caller.submit(ask, client, SLEEP, 60)
+        service.wait_for_line("asleep")
+        service.process.send_signal(signal.SIGINT)
+        _until_refused(service)
+        assert service.stop(signal.SIGINT) == 1
+        assert answer.result().status_code == 503
+
+
+def test_6_and_13_a_long_load_is_alive_not_ready_and_can_be_stopped(bundle: Path, tmp_path: Path) -> None:
+    """Scenarios 6 and 13."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    port = _free_port()
+    with launched(bundle, "--port", str(port), MISBEHAVE_AT_LOAD=str(gate)) as service:
+        service.url = f"http://127.0.0.1:{port}"
+        opened = os.open(gate, os.O_WRONLY)  # opens when the model is being loaded
+        workers = service.workers()
+        with service.client() as client:
+            assert client.get("/livez").status_code == 200
+            ready = client.get("/readyz")
+            assert (ready.status_code, "it is loading for" in ready.json()["detail"]) == (503, True)
+            refused = ask(client)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert service.stop() == 0
+        os.close(opened)
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_11_what_keeps_it_from_starting_is_one_line_and_an_exit_code(bundle: Path, tmp_path: Path) -> None:
+    """Scenario 11: the port is taken; the recorded answers are not given."""
+    with socket.create_server(("127.0.0.1", 0)) as other, launched(bundle, "--port", str(other.getsockname()[1])) as service:
+        assert service.process.wait(60) == 2
+        assert service.entries() == []
+    wrong = make_bundle(tmp_path / "wrong", golden=5.0)
+    with launched(wrong.folder) as service:
+        assert service.process.wait(60) == 3
+        assert service.entries() == []
+
+
+def test_12_nothing_is_left_open_however_often_connections_and_workers_come_and_go(bundle: Path) -> None:
+    """Scenario 12: as many descriptors as before."""
+    with serving(bundle) as service:
+        before = _descriptors(service)
+        for _ in range(3):
+            for _ in range(20):
+                with service.client() as client:
+                    assert ask(client).status_code == 200
+            os.kill(service.workers()[0], signal.SIGKILL)
+            service.wait_for("worker-ready")
+        with service.client() as client:
+            assert ask(client).status_code == 200
+        assert _descriptors(service) <= before + 1  # the last connection may be closing
+
+
+# B. Workers
+
+
+def test_14_a_worker_that_is_killed_hurts_nobody_else(bundle: Path) -> None:
+    """Scenario 14: its idle connections go on with another worker, its request gets an error, and it is replaced."""
+    with serving(bundle, workers=2) as service, service.client() as client, ThreadPoolExecutor(9) as callers:
+        idle = [service.client() for _ in range(8)]
+        list(callers.map(ask, idle))
+        doomed = callers.submit(ask, client, SLEEP, 60)
+        service.wait_for_line("asleep")
+        busy = max(service.workers(), key=_is_asleep)
+        os.kill(busy, signal.SIGKILL)
+        assert doomed.result().status_code == 503
+        assert [answer.status_code for answer in callers.map(ask, idle)] == [200] * 8
+        gone = service.wait_for("worker-gone")
+        assert (gone["process"], "SIGKILL" in gone["detail"]) == (busy, True)
+        service.wait_for("worker-ready")
+        for one in idle:
+            one.close()
+
+
+def test_15_without_workers_it_says_so_at_once_and_recovers_by_itself(bundle: Path) -> None:
+    """Scenario 15."""
+    with serving(bundle, workers=2) as service, service.client() as client:
+        for worker in service.workers():
+            os.kill(worker, signal.SIGKILL)
+        service.wait_for("worker-gone", 2)
+        ready, answer, live = client.get("/readyz"), ask(client), client.get("/livez")
+        assert (ready.status_code, live.status_code) == (503, 200)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["type"] == "urn:modelport:unavailable"
+        service.wait_for("worker-ready")
+        assert ask(client).status_code == 200
+
+
+def test_16_a_stopped_worker_is_replaced(bundle: Path) -> None:
+    """Scenario 16: its victim gets an error in time."""
+    with serving(bundle, "--timeout", "1") as service, service.client() as client, ThreadPoolExecutor(1) as caller:
+        assert ask(client).status_code == 200
+        (worker,) = service.workers()
+        os.kill(worker, signal.SIGSTOP)
+        victim = caller.submit(ask, client)
+        service.wait_for("worker-gone")
+        assert victim.result().status_code in (200, 503)  # its connection moved, if the worker had not read from it
+        service.wait_for("worker-ready")
+        assert ask(client).status_code == 200
+        assert worker not in service.workers()
+
+
+@pytest.mark.parametrize("what", [EXIT, SEGFAULT])
+def test_18_a_request_that_ends_the_process_gets_an_error(bundle: Path, what: int) -> None:
+    """Scenarios 18 and 23: and the service goes on."""
+    with serving(bundle) as service, service.client() as client:
+        assert ask(client, what).status_code in (500, 503)
+        service.wait_for("worker-ready")
+        assert ask(client).json() == {"prediction": 4.0}
+
+
+@pytest.mark.parametrize("what", [LOOP, HOLD_LOCK])
+def test_20_a_call_that_never_ends_is_504_and_health_is_answered_meanwhile(bundle: Path, what: int) -> None:
+    """Scenario 20: also when it holds the interpreter's lock, so that nothing in the worker can run."""
+    with serving(bundle, "--timeout", "1") as service, service.client() as client, ThreadPoolExecutor(1) as caller:
+        victim = caller.submit(ask, client, what)
+        with service.client() as probe:
+            while probe.get("/readyz").status_code == 200:  # until the call has begun
+                pass
+            assert probe.get("/livez").status_code == 200
+        answer = victim.result()
+        assert (answer.status_code, answer.json()["type"]) == (504, "urn:modelport:deadline-exceeded")
+        assert "hung" in service.wait_for("worker-gone")["detail"]
+        service.wait_for("worker-ready")
+        assert ask(client).json() == {"prediction": 4.0}
+
+
+def test_21_one_row_that_raises_hurts_no_other_caller(steady: Running) -> None:
+    """Scenario 21: 32 callers at once, one of them wrong; each gets its own answer."""
+    with steady.client() as client, ThreadPoolExecutor(32) as callers:
+        answers = list(callers.map(lambda number: ask(client, RAISE if number == 13 else ANSWER, number), range(32)))
+    assert [answer.status_code for answer in answers] == [500 if number == 13 else 200 for number in range(32)]
+    assert [answer.json().get("prediction") for answer in answers] == [None if number == 13 else 2.0 * number for number in range(32)]
+    assert "a secret" not in answers[13].text
+
+
+@pytest.mark.parametrize(("what", "code"), [(SHORT, "model-contract"), (NAN, "model-contract"), (NOTHING, "model-contract")])
+def test_22_an_answer_that_breaks_the_contract_is_500(steady: Running, what: int, code: str) -> None:
+    """Scenario 22."""
+    with steady.client() as client:
+        answer = ask(client, what)
+        assert (answer.status_code, answer.json()["type"]) == (500, f"urn:modelport:{code}")
+        assert ask(client).json() == {"prediction": 4.0}
+
+
+@pytest.mark.parametrize(("what", "status"), [(SYS_EXIT, 500), (INTERRUPT, 500), (PRINT, 200), (CLOSE_STDOUT, 200)])
+def test_23_what_a_model_does_to_its_process_stays_there(bundle: Path, what: int, status: int) -> None:
+    """Scenario 23: the log goes on, too."""
+    with serving(bundle) as service, service.client() as client:
+        assert ask(client, what).status_code == status
+        assert ask(client, headers={"X-Request-Id": "after"}).status_code == 200
+        assert service.stop() == 0
+        assert "after" in [entry.get("request_id") for entry in service.entries()]
+        assert not [entry for entry in service.entries() if entry["event"] == "worker-gone"]
+
+
+def test_26_a_model_that_ends_the_process_while_it_loads_is_tried_again_more_and_more_seldom(bundle: Path) -> None:
+    """Scenario 26: alive, not ready, and the reason is said."""
+    port = _free_port()
+    with launched(bundle, "--port", str(port), MISBEHAVE_AT_LOAD="exit") as service:
+        service.url = f"http://127.0.0.1:{port}"
+        service.wait_for("worker-gone", 2)
+        with service.client() as client:
+            assert client.get("/livez").status_code == 200
+            ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert "exited with code 9 while it loaded" in ready.json()["detail"]
+        assert service.stop() == 0
+
+
+def _descriptors(service: Running) -> int:
+    return len(list(Path(f"/proc/{service.process.pid}/fd").iterdir()))
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _until_refused(service: Running) -> None:
+    """Wait until the service takes no connections."""
+    host, port = service.url.removeprefix("http://").split(":")
+    while True:
+        try:
+            socket.create_connection((host, int(port))).close()
+        except OSError:
+            return
+
+
+def _is_asleep(worker: int) -> bool:
+    """Whether one of the threads of a process is in a call of the system's sleep."""
+    tasks = Path(f"/proc/{worker}/task").iterdir()
+    return any("nanosleep" in (task / "wchan").read_text() for task in tasks)

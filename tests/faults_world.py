@@ -1,0 +1,145 @@
+"""A service of a model that misbehaves, as real processes, and the ways to ask it, hurt it and wait for what it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import sklearn
+
+import misbehaving
+from modelport import bundle as bundles
+from modelport.bundle import Bundle
+from modelport.frameworks import Card
+from modelport.signature import Field, Signature
+
+SIGNATURE = Signature(
+    inputs=(Field("what", "number", example=0.0), Field("number", "number", example=2.0)), outputs=(Field("prediction", "number"),)
+)
+FACTOR = 2.0
+"""What the model answers with, times the number."""
+_PATIENCE_S = 60.0
+
+
+def make_bundle(folder: Path, *, factor: float = FACTOR, golden: float | None = None, signature: Signature = SIGNATURE) -> Bundle:
+    """The misbehaving model as a bundle; with `golden`, that is recorded as its answer to 2."""
+    (folder / "model").mkdir(parents=True)
+    (folder / "code").mkdir()
+    shutil.copy(misbehaving.__file__, folder / "code")
+    model = misbehaving.Misbehaving(factor).fit(None)
+    (folder / "model" / "model.pkl").write_bytes(pickle.dumps(model))
+    row = {"what": 0.0, "number": 2.0}
+    answer = 2 * factor if golden is None else golden
+    (folder / "example.json").write_text(json.dumps([row]))
+    (folder / "golden.json").write_text(json.dumps({"tolerance": 1e-6, "rows": [{"input": row, "output": {"prediction": answer}}]}))
+    card = Card("sklearn", "misbehaving.Misbehaving", "scikit-learn", sklearn.__version__, features=("what", "number"), feature_count=2)
+    return bundles.write(folder, name="misbehaving", card=card, signature=signature, model="model/model.pkl", python="3.11")
+
+
+class Running:
+    """`modelport serve` as a process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.seen: list[dict[str, Any]] = []
+        """What stands in its log so far, as far as somebody waited for it."""
+        self.url = ""
+        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._threads = [
+            threading.Thread(target=_read, args=(process.stdout, self._events, json.loads)),
+            threading.Thread(target=_read, args=(process.stderr, self._lines, str.strip)),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def wait_for(self, event: str, times: int = 1) -> dict[str, Any]:
+        """The next such entry of its log, or the last of so many."""
+        while True:
+            entry = self._events.get(timeout=_PATIENCE_S)
+            assert entry is not None, f"it ended before it said {event!r}; it said {self.seen}"
+            self.seen.append(entry)
+            times -= entry["event"] == event
+            if not times:
+                return entry
+
+    def wait_for_line(self, text: str, times: int = 1) -> None:
+        """Wait until so many lines of its standard error are `text`."""
+        while times:
+            line = self._lines.get(timeout=_PATIENCE_S)
+            assert line is not None, f"it ended before it printed {text!r}"
+            times -= line == text
+
+    def workers(self) -> list[int]:
+        """The processes that it started."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(child) for child in children.split()]
+
+    def client(self, **options: Any) -> httpx.Client:
+        limits = httpx.Limits(max_connections=500, max_keepalive_connections=500)
+        return httpx.Client(base_url=self.url, timeout=_PATIENCE_S, trust_env=False, limits=limits, **options)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Tell it to end; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(_PATIENCE_S)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All that its log holds, once it has ended."""
+        self.process.wait(_PATIENCE_S)
+        for thread in self._threads:
+            thread.join()
+        while (entry := self._events.get()) is not None:
+            self.seen.append(entry)
+        self._events.put(None)
+        return self.seen
+
+
+def _read(source: IO[str], into: queue.Queue[Any], understand: Callable[[str], Any]) -> None:
+    with source:
+        for line in source:
+            into.put(understand(line))
+    into.put(None)
+
+
+@contextmanager
+def launched(bundle: Path, *arguments: str, **environment: str) -> Iterator[Running]:
+    """A service that begins to start."""
+    program = "from modelport.cli.main import main; main()"
+    words = [sys.executable, "-c", program, "serve", str(bundle), "--trust", "--port", "0", *arguments]
+    own = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONWARNINGS": "error", **environment}
+    process = subprocess.Popen(words, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = Running(process)
+    try:
+        yield running
+    finally:
+        process.kill()
+        running.entries()
+
+
+@contextmanager
+def serving(bundle: Path, *arguments: str, workers: int = 1, **environment: str) -> Iterator[Running]:
+    """A service whose workers are ready."""
+    with launched(bundle, "--workers", str(workers), *arguments, **environment) as running:
+        started = running.wait_for("serving")
+        running.url = f"http://127.0.0.1:{started['port']}"
+        running.wait_for("worker-ready", workers)
+        yield running
+
+
+def ask(client: httpx.Client, what: int = misbehaving.ANSWER, number: float = 2.0, **more: Any) -> httpx.Response:
+    return client.post("/predict", json={"what": what, "number": number}, **more)

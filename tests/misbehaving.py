@@ -1,0 +1,76 @@
+"""A model that does what it is told, also what no model should: each row says what to do, and with which number."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+
+ANSWER, LOOP, HOLD_LOCK, EXIT, SEGFAULT, SYS_EXIT, SHORT, NAN, PRINT, CLOSE_STDOUT, SLEEP, RAISE, NOTHING, LEAK, INTERRUPT = range(15)
+"""What a row may say. The others do no harm, but for the time they take."""
+_kept: list[bytearray] = []
+
+
+class Misbehaving(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Answers with the number times its factor, unless a row says otherwise."""
+
+    def __init__(self, factor: float = 2.0) -> None:
+        self.factor = factor
+
+    def fit(self, X: Any, y: Any = None) -> Misbehaving:
+        self.n_features_in_ = 2
+        return self
+
+    def predict(self, X: Any) -> Any:
+        rows = np.asarray(X, dtype=float)
+        for what, number in rows:
+            _do(int(what), float(number))
+        told = rows[:, 0]
+        if SHORT in told:
+            return np.zeros(len(rows) + 1)
+        if NOTHING in told:
+            return None
+        return np.where(told == NAN, np.nan, self.factor * rows[:, 1])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        at_load = os.environ.get("MISBEHAVE_AT_LOAD", "")
+        if at_load == "exit":
+            os._exit(9)
+        elif at_load:  # a named pipe: loading lasts until somebody writes into it
+            Path(at_load).read_text()
+
+
+def _do(what: int, number: float) -> None:  # noqa: C901  a list of deeds
+    if what == LOOP:
+        while True:
+            pass
+    elif what == HOLD_LOCK:
+        holding = ctypes.PyDLL(None)  # its calls keep the interpreter's lock
+        while True:
+            holding.usleep(500_000)
+    elif what == EXIT:
+        os._exit(3)
+    elif what == SEGFAULT:
+        ctypes.string_at(0)
+    elif what == SYS_EXIT:
+        sys.exit(3)
+    elif what == PRINT:
+        print("x" * 2**20)
+    elif what == CLOSE_STDOUT:
+        os.close(1)
+    elif what == SLEEP:
+        print("asleep", flush=True)
+        time.sleep(number)
+    elif what == RAISE:
+        raise ValueError("a secret")
+    elif what == LEAK:
+        _kept.append(bytearray(os.urandom(1) * int(number * 2**20)))
+    elif what == INTERRUPT:
+        raise KeyboardInterrupt
