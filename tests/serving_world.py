@@ -146,3 +146,4 @@ def live(services: Service | Sequence[Service], log: Log | None = None, **settin
     finally:
         server.should_exit = True
         thread.join()
+        app.telemetry.close()
