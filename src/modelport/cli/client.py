@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
+from modelport.cli.references import open_reference
+
 
 @click.command()
 @click.argument("ref")
 def command(ref: str) -> None:
     """Write a typed Python module for one model to standard output: a dataclass for the input, one for the output, and predict().
 
-    REF is a name in the store, or a bundle's folder or .tar. The module needs httpx, not modelport. `modelport.Client` asks any model
+    REF is a name in the store, a bundle's folder or .tar, or a model file. The module needs httpx, not modelport. `modelport.Client` asks any model
     without one.
 
     \b
@@ -24,6 +26,8 @@ def command(ref: str) -> None:
 
     if bundles.is_bundle(Path(ref)):
         text = client_source(bundles.open_bundle(Path(ref)))
+    elif Path(ref).is_file():
+        text = client_source(open_reference(ref).bundle)
     else:
         entry, bundle = Store().get(ref)
         text = client_source(bundle, str(entry.version))

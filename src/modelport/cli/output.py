@@ -23,6 +23,11 @@ def short_list(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: 1 row, 1,200 rows."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def size(count: int) -> str:
     """Bytes for people: 4.1 kB, 12 MB (decimal units)."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

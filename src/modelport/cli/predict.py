@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from modelport.cli.output import counted
 from modelport.cli.references import packing_options
 
 if TYPE_CHECKING:
@@ -84,11 +85,11 @@ def command(ref: str, files: tuple[str, ...], output: str, as_json: bool, **flag
 
 def _text(summary: Summary) -> str:
     done = summary.rows - summary.rejected
-    lines = [f"{done:,} rows predicted" + (f", {summary.resumed:,} of {summary.rows:,} by the run before" if summary.resumed else "")]
+    lines = [f"{counted(done, 'row')} predicted" + (f", {summary.resumed:,} of {summary.rows:,} by the run before" if summary.resumed else "")]
     if summary.outputs != ("-",):
         lines[0] += f": {', '.join(summary.outputs[:8])}{', ...' if len(summary.outputs) > 8 else ''}"
     if summary.rejects:
-        lines.append(f"{summary.rejected:,} rows rejected: {summary.rejects}")
+        lines.append(f"{counted(summary.rejected, 'row')} rejected: {summary.rejects}")
     if summary.absent:
         lines.append(f"null in every row, as the data has no such column: {', '.join(summary.absent[:8])}")
     return "\n".join(lines)
