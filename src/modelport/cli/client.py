@@ -14,8 +14,8 @@ from modelport.cli.references import open_reference
 def command(ref: str) -> None:
     """Write a typed Python module for one model to standard output: a dataclass for the input, one for the output, and predict().
 
-    REF is a name in the store, a bundle's folder or .tar, or a model file. The module needs httpx, not modelport. `modelport.Client` asks any model
-    without one.
+    REF is a name in the store, a bundle's folder or .tar, or a model file. The module needs httpx, not modelport.
+    `modelport.Client` asks any model without one.
 
     \b
     modelport client iris > iris_client.py

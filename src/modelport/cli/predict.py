@@ -85,7 +85,8 @@ def command(ref: str, files: tuple[str, ...], output: str, as_json: bool, **flag
 
 def _text(summary: Summary) -> str:
     done = summary.rows - summary.rejected
-    lines = [f"{counted(done, 'row')} predicted" + (f", {summary.resumed:,} of {summary.rows:,} by the run before" if summary.resumed else "")]
+    resumed = f", {summary.resumed:,} of {summary.rows:,} by the run before" if summary.resumed else ""
+    lines = [f"{counted(done, 'row')} predicted{resumed}"]
     if summary.outputs != ("-",):
         lines[0] += f": {', '.join(summary.outputs[:8])}{', ...' if len(summary.outputs) > 8 else ''}"
     if summary.rejects:
