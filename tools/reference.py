@@ -7,10 +7,12 @@ import re
 import sys
 from importlib import resources
 from pathlib import Path
+
 import click
 
 from modelport import errors, project
 from modelport.cli.main import VERBS, modelport
+from modelport.serving import metrics, telemetry
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "reference"
@@ -25,6 +27,14 @@ ENVIRONMENT = {
     "MODELPORT_CACHE": "Where model files that are served directly are kept as bundles; `~/.cache/modelport` otherwise.",
     "MODELPORT_STORE": "The store: a folder, or an fsspec URL such as `s3://bucket/models`; `~/.modelport` otherwise.",
     "MODELPORT_URL": "Where the service is, for modules that `modelport client` writes; `http://127.0.0.1:8000` otherwise.",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "Where spans of requests are sent by OTLP over HTTP, with `modelport[otel]`; none are made otherwise.",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "`http/protobuf`; with any other no spans are sent.",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "As OTEL_EXPORTER_OTLP_ENDPOINT, with the whole path.",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "As OTEL_EXPORTER_OTLP_PROTOCOL.",
+    "OTEL_RESOURCE_ATTRIBUTES": "What OpenTelemetry says of the service with every span.",
+    "OTEL_SDK_DISABLED": "`true`: no spans.",
+    "OTEL_SERVICE_NAME": "The service's name in its spans; `modelport` otherwise.",
+    "OTEL_TRACES_EXPORTER": "`none`: no spans.",
     "PORT": "The port to listen on, where --port is not given.",
     "SOURCE_DATE_EPOCH": "The bundle's `created`, in seconds since 1970; the time of the git commit otherwise.",
     "SUBTITLE": "As --subtitle.",
@@ -33,9 +43,21 @@ ENVIRONMENT = {
 }
 """Every environment variable that the code reads; the check compares the names with the source."""
 
+QUERIES = {
+    "Requests a second": "sum by (model, status) (rate(modelport_requests_total[5m]))",
+    "The latency that 99 % of the answers keep": "histogram_quantile(0.99, sum by (model, le) "
+    '(rate(modelport_request_duration_seconds_bucket{route="predict", status="200"}[5m])))',
+    "The share that fails": 'sum(rate(modelport_requests_total{status=~"5.."}[5m])) / sum(rate(modelport_requests_total[5m]))',
+    "Predictions a second": "sum by (model) (rate(modelport_request_rows_sum[5m]))",
+    "Rows of one call of the model, on average": "rate(modelport_batch_rows_sum[5m]) / rate(modelport_batch_rows_count[5m])",
+    "Where the time goes": "rate(modelport_stage_duration_seconds_sum[5m]) / rate(modelport_stage_duration_seconds_count[5m])",
+    "Whether the service is too small": "sum by (reason) (rate(modelport_requests_shed_total[5m])) > 0",
+    "Whether workers die": "increase(modelport_worker_restarts_total[1h]) > 0",
+}
+
 
 def main() -> int:
-    pages = {"cli.md": cli(), "errors.md": error_tree(), "settings.md": settings(), "http.md": http()}
+    pages = {"cli.md": cli(), "errors.md": error_tree(), "settings.md": settings(), "http.md": http(), "metrics.md": metrics_page()}
     if "--check" in sys.argv:
         stale = [name for name, text in pages.items() if not (PAGES / name).is_file() or (PAGES / name).read_text() != text]
         for name in stale:
@@ -83,7 +105,7 @@ def error_tree() -> str:
 def settings() -> str:
     """The environment variables and the keys of modelport.toml."""
     source = "\n".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
-    used = set(re.findall(r"""["'](MODELPORT_[A-Z_]+|AIP_[A-Z_]+|[A-Z_]*PORT|[A-Z]*TITLE|XDG_[A-Z_]+|SOURCE_[A-Z_]+|OTEL_[A-Z_]+)["']""", source))
+    used = set(re.findall(r"""["']((?:MODELPORT|AIP|XDG|SOURCE|OTEL)_[A-Z_]+|[A-Z_]*PORT|[A-Z]*TITLE)["']""", source))
     undocumented, unused = used - set(ENVIRONMENT), set(ENVIRONMENT) - used - {"HOME"}
     assert not undocumented, f"tools/reference.py does not document {sorted(undocumented)}"
     assert not unused, f"tools/reference.py documents {sorted(unused)}, which nothing reads"
@@ -101,6 +123,7 @@ PATHS = {
     "/predict": "A record in, a record out; a list in, a list out; `text/csv` in, CSV out.",
     "/livez": "200 while the loop turns.",
     "/readyz": "200 once the golden rows are reproduced, and until it is told to stop.",
+    "/metrics": "What all workers have counted, for Prometheus: [metrics](metrics.md).",
     "/ping": "As `/readyz`, for Amazon SageMaker.",
     "/invocations": "As `/predict`, for Amazon SageMaker; CSV may come without a header.",
     "/models/{name}": "What GET / says, of one of several models.",
@@ -129,7 +152,7 @@ HEADERS = {
     "Authorization": "in: `Bearer KEY`, where the service has keys; or `X-API-Key: KEY`",
     "X-Request-Id": "in and out: the caller's own, or a UUID of version 7",
     "X-Model": "out: name, version and digest of the model that answered",
-    "traceparent": "in and out: W3C Trace Context",
+    "traceparent": "in and out: W3C Trace Context; the caller's own, or the span made of the request where spans are sent",
     "Retry-After": "out, with 503: seconds",
 }
 
@@ -154,6 +177,33 @@ def http() -> str:
     lines += ["", "## Headers", "", "| header | |", "|---|---|", *(f"| `{name}` | {meaning} |" for name, meaning in HEADERS.items())]
     lines += ["", "Errors are problem documents (RFC 9457): see [errors](errors.md). The dialects answer in their own form."]
     return "\n".join(lines) + "\n"
+
+
+def metrics_page() -> str:
+    """Every family of metrics."""
+    lines = [
+        "# Metrics",
+        "",
+        MADE,
+        "",
+        "`GET /metrics` answers in the text format of Prometheus, or in OpenMetrics where the scraper asks for it. It needs the API key",
+        "like every path that tells something; `--metrics-port` serves it on a port of its own too, without a key, which only this machine",
+        "reaches unless the service is `--public`. Whichever worker is asked, the numbers are those of all of them, and no counter goes",
+        "back when a worker dies or is replaced; what one that died had counted in its last second may be missing.",
+        "",
+        "| name | kind | labels | |",
+        "|---|---|---|---|",
+    ]
+    for name, family in metrics.FAMILIES.items():
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        lines.append(f"| `{name}` | {family.kind} | {labels} | {family.help} |")
+    lines += ["", "Bounds of the buckets:", ""]
+    for title, bounds in (("latency", metrics.SECONDS), ("stages", metrics.STAGE_SECONDS), ("sizes", metrics.SIZES)):
+        lines.append(f"- {title}: {', '.join(f'{bound:g}' for bound in bounds)}")
+    lines += ["", "Routes: " + ", ".join(f"`{route}`" for route in telemetry.ROUTES) + ".", "", "## Questions to ask them", ""]
+    for question, query in QUERIES.items():
+        lines += [f"{question}:", "", f"    {query}", ""]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 if __name__ == "__main__":

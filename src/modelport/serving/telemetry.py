@@ -74,6 +74,8 @@ class Telemetry:
         self.log.close()
 
 
+ROUTES = ("predict", "invocations", "v1", "v2", "page", "health", "metrics", "other")
+"""The kinds of paths; the first four are predictions in Modelport's own form and those of other servers."""
 _HEALTH = frozenset({"/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
 
 
