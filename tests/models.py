@@ -469,7 +469,12 @@ def catboost_native() -> Trained:
     frame = catboost_houses()[["Größe (m²)", "rooms", "class"]]
     pool = catboost.Pool(frame, label=band(houses()), cat_features=["class"])
     settings = {
-        "loss_function": "MultiClass", "iterations": 10, "depth": 3, "thread_count": 1, "verbose": False, "allow_writing_files": False,
+        "loss_function": "MultiClass",
+        "iterations": 10,
+        "depth": 3,
+        "thread_count": 1,
+        "verbose": False,
+        "allow_writing_files": False,
         "random_seed": 0,
     }
     return Trained(catboost.train(pool, settings), frame, "catboost", "native.cbm")

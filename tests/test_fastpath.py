@@ -843,7 +843,10 @@ def test_the_inside_of_uvicorn_is_as_the_fast_path_knows_it() -> None:
     for name, uses in {
         "__init__": ["self.parser", "self.pipeline", "self.cycle", "self.flow", "self.timeout_keep_alive_task", "self.server_state"],
         "on_headers_complete": [
-            "self.url", "existing_cycle.response_complete", "self.pipeline.appendleft((self.cycle, app))", "self._start_asgi_task",
+            "self.url",
+            "existing_cycle.response_complete",
+            "self.pipeline.appendleft((self.cycle, app))",
+            "self._start_asgi_task",
         ],
         "on_header": ["self.headers.append((name, value))", "name.lower()"],
         "on_response_complete": ["self.pipeline.pop()", "self.flow.resume_reading()"],

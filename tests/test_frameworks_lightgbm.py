@@ -145,9 +145,7 @@ def test_the_names_it_had_before_lightgbm_changed_them_are_taken_by_position() -
     signature = lightgbm.describe(model, CARD)
     renamed = [Field(name, field.kind, nullable=True) for name, field in zip(frame.columns, signature.inputs, strict=True)]
     original = Signature(tuple(renamed), signature.outputs)
-    np.testing.assert_array_equal(
-        lightgbm.predict(model, models.columns(frame), original)["probabilities"], model.predict_proba(frame)
-    )
+    np.testing.assert_array_equal(lightgbm.predict(model, models.columns(frame), original)["probabilities"], model.predict_proba(frame))
 
 
 def test_a_saved_file_still_loads_in_lightgbm_itself(tmp_path: Path) -> None:

@@ -51,7 +51,19 @@ class Reader:
         return done.stdout
 
     def _wait_until_ready(self) -> None:
-        wait = ["curl", "--silent", "--show-error", "--fail", "--retry", "60", "--retry-delay", "1", "--retry-all-errors", "--output", os.devnull]
+        wait = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--retry",
+            "60",
+            "--retry-delay",
+            "1",
+            "--retry-all-errors",
+            "--output",
+            os.devnull,
+        ]
         ready = subprocess.run([*wait, f"http://127.0.0.1:{self.port}/readyz"], text=True, capture_output=True, timeout=90)
         assert ready.returncode == 0, ready.stderr
 

@@ -379,9 +379,7 @@ class _StructReader:
         return Rows(1, True, None, (cells,), self._make)
 
     def _make(self, cells: Sequence[tuple[Any, ...]]) -> Columns:
-        return {
-            field.name: to_array(field, values) for field, values in zip(self._fields, zip(*cells, strict=True), strict=True)
-        }
+        return {field.name: to_array(field, values) for field, values in zip(self._fields, zip(*cells, strict=True), strict=True)}
 
 
 class _WideReader:
