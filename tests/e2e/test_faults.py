@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
-from faults_world import Running, ask, launched, make_bundle, serving
+from faults_world import SIGNATURE, Running, ask, launched, make_bundle, serving
 from misbehaving import (
     ANSWER,
     CLOSE_STDOUT,
@@ -28,6 +31,8 @@ from misbehaving import (
     SLEEP,
     SYS_EXIT,
 )
+from modelport.bundle import open_bundle
+from modelport.signature import Field
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="the workers of a service are found in /proc")
 
@@ -118,6 +123,59 @@ def test_6_and_13_a_long_load_is_alive_not_ready_and_can_be_stopped(bundle: Path
         assert service.stop() == 0
         os.close(opened)
         assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_8_a_reload_loses_no_request_and_each_answer_is_of_one_version(bundle: Path, tmp_path: Path) -> None:
+    """Scenario 8: under load, and afterwards all answers are the new model's."""
+    better = make_bundle(tmp_path / "better", factor=3.0)
+    digests = {open_bundle(bundle).digest: 4.0, better.digest: 6.0}
+    link = tmp_path / "current"
+    link.symlink_to(bundle)
+    stop = threading.Event()
+
+    def keep_asking(client: httpx.Client) -> list[httpx.Response]:
+        answers = [ask(client)]
+        while not stop.is_set():
+            answers.append(ask(client))
+        return answers
+
+    with serving(link, workers=2) as service, ThreadPoolExecutor(8) as callers:
+        clients = [service.client() for _ in range(8)]
+        answers = [callers.submit(keep_asking, client) for client in clients]
+        link.unlink()
+        link.symlink_to(better.folder)
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for("reloaded")
+        service.wait_for("worker-ready")
+        with service.client() as client:
+            assert ask(client).json() == {"prediction": 6.0}
+        stop.set()
+        every = [answer for some in answers for answer in some.result()]
+        for client in clients:
+            client.close()
+        assert {answer.status_code for answer in every} == {200}
+        assert all(answer.json()["prediction"] == digests[answer.headers["x-model"].split()[1]] for answer in every)
+        assert {answer.json()["prediction"] for answer in every} == {4.0, 6.0}
+        assert service.stop() == 0
+
+
+def test_9_a_reload_of_what_cannot_be_served_changes_nothing(bundle: Path, tmp_path: Path) -> None:
+    """Scenario 9: wrong answers, other fields, a damaged byte."""
+    wrong = make_bundle(tmp_path / "wrong", golden=5.0)
+    other = make_bundle(tmp_path / "other", signature=replace(SIGNATURE, outputs=(Field("answer", "number"),)))
+    damaged = make_bundle(tmp_path / "damaged", factor=4.0)
+    (damaged.folder / "example.json").write_text("[]")
+    link = tmp_path / "current"
+    link.symlink_to(bundle)
+    with serving(link) as service, service.client() as client:
+        workers = service.workers()
+        for bad, reason in ((wrong, "answers differently now"), (other, "are others"), (damaged, "example.json")):
+            link.unlink()
+            link.symlink_to(bad.folder)
+            service.process.send_signal(signal.SIGHUP)
+            assert reason in service.wait_for("reload-failed")["detail"]
+            assert ask(client).json() == {"prediction": 4.0}
+        assert set(workers) <= set(service.workers())
 
 
 def test_11_what_keeps_it_from_starting_is_one_line_and_an_exit_code(bundle: Path, tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ def command(**flags: Any) -> int:
     import modelport
     from modelport.bundle import open_bundle
 
-    settings = settings_of(flags)
-    bundle = open_bundle(Path(modelport.__file__).parent / "demo")
-    return serve([Opened(bundle.name, "", bundle)], settings)
+    folder = Path(modelport.__file__).parent / "demo"
+
+    def opened() -> list[Opened]:
+        bundle = open_bundle(folder)
+        return [Opened(bundle.name, "", bundle)]
+
+    return serve(opened, settings_of(flags))

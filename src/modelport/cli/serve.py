@@ -72,19 +72,43 @@ def command(refs: tuple[str, ...], **flags: Any) -> int:
     settings = settings_of(flags)
     if len(refs) > 1 and flags.get("name"):
         raise click.UsageError("--name names one model, and there are several")
-    return serve([open_reference(ref, flags) for ref in refs], settings)
+    return serve(lambda: [open_reference(ref, flags) for ref in refs], settings)
 
 
-def serve(opened: Sequence[Opened], settings: Settings) -> int:
-    """Serve the models until told to stop; the exit code."""
+def serve(open_models: Callable[[], Sequence[Opened]], settings: Settings) -> int:
+    """Serve the models until told to stop; the exit code. They are opened again when the service is told to reload."""
     from modelport.serving.control import Model
     from modelport.serving.supervisor import run
+
+    opened: list[Opened] = []
+
+    def resolve() -> list[Model]:
+        found = open_models()
+        _check_compatible(opened, found)
+        opened[:] = found
+        return [Model(one.name, one.version, str(one.bundle.folder.resolve()), one.bundle.digest) for one in found]
 
     def started(host: str, port: int) -> None:
         click.echo(welcome(opened, settings, host, port), err=True)
 
-    models = [Model(one.name, one.version, str(one.bundle.folder.resolve()), one.bundle.digest) for one in opened]
-    return run(models, settings, started, lambda text: click.echo(text, err=True))
+    return run(resolve, settings, started, lambda text: click.echo(text, err=True))
+
+
+def _check_compatible(before: Sequence[Opened], now: Sequence[Opened]) -> None:
+    """Whether who calls what was served can call what is to be served. UsageError names the model that takes or gives other fields."""
+    from modelport.errors import UsageError
+
+    for old, new in zip(before, now, strict=False):
+        if old.name != new.name or _fields(old) != _fields(new):
+            raise UsageError(
+                f"{new.name} is not called as {old.name} was: its name, or the fields it takes or gives, are others",
+                hint="Stop the service and start it again; or serve it beside the other.",
+            )
+
+
+def _fields(opened: Opened) -> list[list[tuple[str, str, tuple[int, ...]]]]:
+    signature = opened.bundle.signature
+    return [[(field.name, field.kind, field.shape) for field in fields] for fields in (signature.inputs, signature.outputs)]
 
 
 def settings_of(flags: dict[str, Any]) -> Settings:

@@ -41,6 +41,7 @@ from modelport.serving.control import (
     Finish,
     Model,
     Ready,
+    Release,
     Released,
     Take,
     TellTotals,
@@ -88,6 +89,7 @@ class Worker:
     started_s: float
     number: int
     """The smallest that no other worker has."""
+    models: list[Model]
     state: State = State.STARTING
     ready_s: float = 0.0
     killed_for: str = ""
@@ -114,10 +116,14 @@ class Fate(enum.Enum):
 
 
 def run(
-    models: Sequence[Model], settings: Settings, started: Callable[[str, int], None], told: Callable[[str], None], log: Log | None = None
+    resolve: Callable[[], Sequence[Model]],
+    settings: Settings,
+    started: Callable[[str, int], None],
+    told: Callable[[str], None],
+    log: Log | None = None,
 ) -> int:
     """Serve until told to stop by SIGTERM or SIGINT; `started` is called with the address when the first worker is ready, and `told` with
-    whatever goes wrong with the service itself.
+    whatever goes wrong with the service itself. `resolve` says what to serve, now and again at each SIGHUP.
 
     The exit code: 0, or 1 when requests were still under way when their time to end was over. UsageError when the address cannot be had;
     whatever ModelportError the models fail with.
@@ -126,7 +132,7 @@ def run(
     scraped = exporter.bind_metrics(settings)
     log = log or Log()
     try:
-        return asyncio.run(Supervisor(models, settings, listener, started, told, log, scraped).serve())
+        return asyncio.run(Supervisor(resolve, settings, listener, started, told, log, scraped).serve())
     finally:
         listener.close()
         log.close()
@@ -165,6 +171,11 @@ def fates(owed: dict[int, int], computing: set[int], killed_for: str) -> dict[in
     }
 
 
+def surplus(new: int, old: int, wanted: int) -> int:
+    """How many of the old workers are too many, beside so many new ones that are ready."""
+    return old if new >= wanted else max(0, new + old - wanted)
+
+
 def ending(returncode: int) -> str:
     """How a process ended, in words."""
     if returncode >= 0:
@@ -180,7 +191,7 @@ class Supervisor:
 
     def __init__(
         self,
-        models: Sequence[Model],
+        resolve: Callable[[], Sequence[Model]],
         settings: Settings,
         listener: socket.socket,
         started: Callable[[str, int], None],
@@ -188,7 +199,11 @@ class Supervisor:
         log: Log,
         scraped: socket.socket | None = None,
     ) -> None:
-        self._models, self._settings, self._listener = list(models), settings, listener
+        self._resolve, self._settings, self._listener = resolve, settings, listener
+        self._models = list(resolve())
+        self._tried: list[Model] | None = None
+        """What a reload brought, until a worker has loaded it."""
+        self._reload: asyncio.Task[None] | None = None
         self._started, self._told, self._log = started, told, log
         self._count = settings.workers or resources.cores()
         self._threads = settings.threads or max(1, resources.cores() // self._count)
@@ -219,9 +234,10 @@ class Supervisor:
         self._listener.setblocking(False)
         loop.add_signal_handler(signal.SIGTERM, self._on_stop)
         loop.add_signal_handler(signal.SIGINT, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         loop.add_signal_handler(signal.SIGCHLD, self._on_child)
         loop.add_reader(self._listener.fileno(), self._on_accept)
-        self._start()
+        self._start(self._models)
         self._watch()
         scraped = await exporter.serve(self._scraped, self._settings, self.totals) if self._scraped else None
         try:
@@ -239,9 +255,8 @@ class Supervisor:
     def _live(self, *states: State) -> list[Worker]:
         return [worker for worker in self._workers if worker.state in states]
 
-    def _start(self) -> None:
-        """Start a worker; the others of a service that begins wait until the first is ready."""
-        self._start_timer = None
+    def _start(self, models: list[Model]) -> None:
+        """Start a worker."""
         if self._stopping:
             return
         ours, theirs = pair()
@@ -256,21 +271,25 @@ class Supervisor:
         theirs.close()
         ours.setblocking(False)
         number = next(number for number in count(1) if all(worker.number != number for worker in self._workers))
-        worker = Worker(process, Channel(ours, ToSupervisor), Board(descriptor), time.monotonic(), number)
-        worker.channel.send(Begin(self._models, self._settings, []), [descriptor])
+        worker = Worker(process, Channel(ours, ToSupervisor), Board(descriptor), time.monotonic(), number, models)
+        worker.channel.send(Begin(models, self._settings, []), [descriptor])
         os.close(descriptor)
         self._workers.append(worker)
         self._loop.add_reader(ours.fileno(), self._on_message, worker)
 
     def _start_missing(self) -> None:
         """Start what is missing, one after another; later, when those before it died early."""
-        serving = self._live(State.STARTING, State.READY)
-        if self._stopping or self._start_timer or len(serving) >= self._count or any(one.state is State.STARTING for one in serving):
+        serving = [worker for worker in self._live(State.STARTING, State.READY) if worker.models is self._models]
+        if self._stopping or self._start_timer or len(serving) >= self._count or self._live(State.STARTING):
             return
         now = time.monotonic()
         while self._early_deaths and self._early_deaths[0] < now - _REMEMBERED_S:
             self._early_deaths.popleft()
-        self._start_timer = self._loop.call_later(pause_s(len(self._early_deaths)), self._start)
+        self._start_timer = self._loop.call_later(pause_s(len(self._early_deaths)), self._start_again)
+
+    def _start_again(self) -> None:
+        self._start_timer = None
+        self._start(self._models)
 
     def _on_message(self, worker: Worker) -> None:
         while worker.state is not State.GONE:
@@ -288,7 +307,7 @@ class Supervisor:
             case Ready():
                 self._on_ready(worker, message)
             case Failed():
-                self._on_failed(message)
+                self._on_failed(worker, message)
             case Closed(slot):
                 self._forget(worker.connections.pop(slot))
             case Released(slot):
@@ -312,15 +331,31 @@ class Supervisor:
             about = {"metrics_port": self._scraped.getsockname()[1]} if self._scraped else {}
             self._log.event("serving", host=host, port=port, models=ready.models, **about)
             self._started(host, port)
-        self._log.event("worker-ready", process=worker.process.pid, seconds=round(worker.ready_s - worker.started_s, 3), bytes=ready.memory_bytes)
+        seconds = round(worker.ready_s - worker.started_s, 3)
+        self._log.event("worker-ready", process=worker.process.pid, seconds=seconds, bytes=ready.memory_bytes)
+        if worker.models is self._tried:
+            self._models, self._tried = worker.models, None
+            self._log.event("reloaded", models=ready.models)
+        self._release_old()
         parked = list(self._parked.values())
         for connection in parked:
             self._unpark(connection)
             self._place(connection)
         self._start_missing()
 
-    def _on_failed(self, failed: Failed) -> None:
-        """The models cannot be served: the end of a service that begins; one that has served tries again."""
+    def _release_old(self) -> None:
+        """What was served before a reload makes place: one worker for each new one, and the rest with the last."""
+        ready = self._live(State.READY)
+        old = [worker for worker in ready if worker.models is not self._models]
+        for worker in old[: surplus(len(ready) - len(old), len(old), self._count)]:
+            worker.state = State.DRAINING
+            worker.channel.send(Release())
+
+    def _on_failed(self, worker: Worker, failed: Failed) -> None:
+        """The models cannot be served: the end of a service that begins; one that has served goes on, or tries again."""
+        if worker.models is self._tried:
+            self._give_up_reload(failed.message)
+            return
         self._last_end = failed.message
         if not self._was_ready and not self._stopping:
             self._error = _named(failed)
@@ -353,7 +388,10 @@ class Supervisor:
         owed = {slot: worker.board.owes(slot) for slot in worker.connections}
         computing = {flown.slot for flown in worker.board.in_flight()}
         decided = fates(owed, computing, worker.killed_for)
-        if not asked and worker.killed_for != "stop" and not self._over.is_set():
+        if worker.models is self._tried:
+            self._give_up_reload(f"the worker that loaded it is gone: {ending(returncode)}")
+        tried = not worker.ready_s and worker.models is not self._models
+        if not asked and not tried and worker.killed_for != "stop" and not self._over.is_set():
             self._note_death(worker, returncode, sum(fate is not Fate.MOVES for fate in decided.values()))
         for slot, fate in decided.items():
             self._settle(worker.connections[slot], fate)
@@ -425,6 +463,32 @@ class Supervisor:
         snapshot = await self.totals()
         if worker.state is not State.GONE:
             worker.channel.send(TellTotals(number, snapshot))
+
+    # Other models
+
+    def _on_reload(self) -> None:
+        """Told to look again what to serve."""
+        if self._stopping or self._tried or not self._was_ready or (self._reload and not self._reload.done()):
+            self._say("reload-failed", "not reloaded: the service is starting, stopping, or reloading already")
+            return
+        self._reload = self._loop.create_task(self._look_for_models())
+
+    async def _look_for_models(self) -> None:
+        """Try what there is to serve now in a new worker, beside the old ones."""
+        try:
+            models = list(await asyncio.to_thread(self._resolve))
+        except (ModelportError, OSError) as error:
+            self._give_up_reload(str(error))
+            return
+        if models == self._models:
+            self._log.event("reloaded", models=[f"{model.label} {model.digest}" for model in models], changed=False)
+            return
+        self._tried = models
+        self._start(models)
+
+    def _give_up_reload(self, reason: str) -> None:
+        self._tried = None
+        self._say("reload-failed", f"not reloaded, and served as before: {reason}")
 
     # Connections
 
@@ -592,14 +656,13 @@ class Supervisor:
 
     def _end_all(self) -> None:
         """End every process that is left; whoever is owed an answer gets an error."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             self._loop.remove_signal_handler(number)
         for worker in self._workers:
             worker.process.kill()
         for worker in list(self._workers):
             worker.killed_for = worker.killed_for or "stop"
             self._on_end(worker, worker.process.wait())
-
 
     def _say(self, event: str, text: str, **about: Any) -> None:
         """Tell whoever watches the service, in its log and on its terminal, what went wrong."""

@@ -106,9 +106,7 @@ def load(models: Sequence[Model], board: Board) -> list[Service]:
 class Worker:
     """The connections of this process, and what it is told to do with them."""
 
-    def __init__(
-        self, services: Sequence[Service], begin: Begin, channel: Channel[ToSupervisor, ToWorker], board: Board, log: Log
-    ) -> None:
+    def __init__(self, services: Sequence[Service], begin: Begin, channel: Channel[ToSupervisor, ToWorker], board: Board, log: Log) -> None:
         self._app = create_app(services, begin.settings, log)
         self._app.totals = self._ask_totals
         self._asked: dict[int, asyncio.Future[Snapshot]] = {}
