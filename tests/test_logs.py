@@ -7,16 +7,18 @@ import io
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
+import httpx
 import pytest
 
 from modelport.serving.logs import Log, Sampler
-from serving_world import FLOWER, Live, live, make_service
+from serving_world import FLOWER, live, make_service
 
 LINE: dict[str, Any] = {"request_id": "an-id", "method": "POST", "path": "/predict", "status": 200, "seconds": 0.0012}
 
@@ -249,7 +251,7 @@ def test_the_service_answers_while_nobody_reads_its_log() -> None:
         with live(make_service(), log=log) as running, running.client() as client:
             while not log.counts["dropped"]:
                 assert client.post("/predict", json=FLOWER).status_code == 200
-            assert dropped_lines(running, client) > 0
+            assert dropped_lines(running.port) > 0
             lines: list[bytes] = []
             reading = drain(reader, lines)
             assert log.flush(30)
@@ -259,7 +261,37 @@ def test_the_service_answers_while_nobody_reads_its_log() -> None:
     assert {json.loads(line)["status"] for line in lines} == {200}
 
 
-def dropped_lines(running: Live, client: Any) -> float:
-    text: str = client.get("/metrics").text
+def dropped_lines(port: int) -> float:
+    """What the metrics say of lines that were dropped."""
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=30).text
     (line,) = [line for line in text.splitlines() if line.startswith('modelport_log_lines_total{fate="dropped"}')]
     return float(line.split()[-1])
+
+
+def test_a_real_service_answers_and_ends_while_nobody_reads_its_log() -> None:
+    """Scenario 53, as processes: the pipe is full, and the workers and their supervisor still do what they are told."""
+    words = [sys.executable, "-c", "from modelport.cli.main import main; main()"]
+    words += ["demo", "--port", "0", "--workers", "1", "--log-lines", "1000000", "--metrics-port", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    serving = json.loads(process.stdout.readline())
+    body = json.dumps(FLOWER).encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", serving["port"]), timeout=30) as connection, connection.makefile("rb") as answers:
+        while not dropped_lines(serving["metrics_port"]):
+            connection.sendall((head.encode() + body) * 50)
+            assert [next_status(answers) for _ in range(50)] == [200] * 50
+    process.terminate()
+    assert process.wait(60) == 0
+    process.stdout.close()
+
+
+def next_status(answers: IO[bytes]) -> int:
+    """The status of an answer, which is read to its end."""
+    status = int(answers.readline().split()[1])
+    length = 0
+    while (line := answers.readline()) != b"\r\n":
+        name, _, given = line.partition(b":")
+        length = int(given) if name.lower() == b"content-length" else length
+    answers.read(length)
+    return status
