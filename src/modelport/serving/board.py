@@ -133,8 +133,8 @@ class Board:
             stop = text + service + request_id + body
             if stop > end or not 0 <= slot < SLOTS:
                 break
-            names = self._memory[text : text + service + request_id].decode(errors="replace")
-            flown.append(Flown(slot, names[:service], names[service:], self._memory[stop - body : stop]))
+            name, asked = self._memory[text : text + service], self._memory[text + service : stop - body]
+            flown.append(Flown(slot, name.decode(errors="replace"), asked.decode(errors="replace"), self._memory[stop - body : stop]))
             at = stop
         return flown
 

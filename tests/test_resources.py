@@ -1,0 +1,63 @@
+"""Cores and memory, as the cgroup of a container leaves them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from modelport.serving import resources
+
+
+def cgroup(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("-", ".")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"cpu.max": "50000 100000"}, {"cpu__cpu.cfs_quota_us": "100000", "cpu__cpu.cfs_period_us": "100000"}],
+)
+def test_a_quota_of_up_to_one_core_is_one_core(tmp_path: Path, files: dict[str, str]) -> None:
+    assert resources.cores(cgroup(tmp_path, **files)) == 1
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{}, {"cpu.max": "max 100000"}, {"cpu__cpu.cfs_quota_us": "-1", "cpu__cpu.cfs_period_us": "100000"}, {"cpu.max": "9999999 100000"}],
+)
+def test_without_a_quota_it_is_the_cores_that_the_process_may_use(tmp_path: Path, files: dict[str, str]) -> None:
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert resources.cores(cgroup(tmp_path, **files)) == allowed
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"memory.max": "134217728"}, 134217728),
+        ({"memory.max": "max"}, None),
+        ({"memory__memory.limit_in_bytes": "268435456"}, 268435456),
+        ({"memory__memory.limit_in_bytes": "9223372036854771712"}, None),
+        ({}, None),
+    ],
+)
+def test_the_memory_limit_is_that_of_the_cgroup(tmp_path: Path, files: dict[str, str], limit: int | None) -> None:
+    assert resources.memory_limit(cgroup(tmp_path, **files)) == limit
+
+
+def test_libraries_get_their_share_of_threads_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    shares = resources.thread_shares(2)
+    assert shares["MKL_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in shares
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux says it there")
+def test_memory_in_use_is_known() -> None:
+    assert resources.memory_of() > 2**20
+    assert resources.memory_of(2**30) == 0
