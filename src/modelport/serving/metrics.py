@@ -109,31 +109,33 @@ class Metrics:
         self.models = {model.name: ModelMetrics(model) for model in models}
         self.in_flight: list[Callable[[], int]] = []
         """What knows of requests that have come and are not answered, and is asked how many they are."""
-        self._durations: dict[tuple[str, str, int], list[float]] = {}
+        self._series: dict[tuple[str, str, int], tuple[list[float], ModelMetrics | None]] = {}
+        """By model, route and status: how long answers took, and what else is counted of the model."""
         self._log = log
 
     def answered(self, model: str, route: str, status: int, seconds: float, rows: int, validate_s: float, encode_s: float) -> None:
         """A request was answered. Stages that it did not reach took 0 seconds; where no rows are known they are -1."""
-        key = model, route, status
-        durations = self._durations.get(key)
-        if durations is None:
-            durations = self._durations[key] = _histogram(SECONDS)
+        known = self._series.get((model, route, status))
+        if known is None:
+            known = self._series[model, route, status] = _histogram(SECONDS), self.models.get(model)
+        durations, of = known
         durations[bisect_left(SECONDS, seconds)] += 1
         durations[-1] += seconds
-        if rows > 0:
-            of = self.models.get(model)
-            if of is not None:
-                of.rows[bisect_left(SIZES, rows)] += 1
-                of.rows[-1] += rows
-                of.validate[bisect_left(STAGE_SECONDS, validate_s)] += 1
-                of.validate[-1] += validate_s
-                if encode_s:
-                    of.encode[bisect_left(STAGE_SECONDS, encode_s)] += 1
-                    of.encode[-1] += encode_s
+        if rows > 0 and of is not None:
+            numbers = of.rows
+            numbers[bisect_left(SIZES, rows)] += 1
+            numbers[-1] += rows
+            numbers = of.validate
+            numbers[bisect_left(STAGE_SECONDS, validate_s)] += 1
+            numbers[-1] += validate_s
+            if encode_s:
+                numbers = of.encode
+                numbers[bisect_left(STAGE_SECONDS, encode_s)] += 1
+                numbers[-1] += encode_s
 
     def snapshot(self) -> Snapshot:
         """All that was counted so far, and the gauges as they are now."""
-        durations = [([model, route, str(status)], list(numbers)) for (model, route, status), numbers in list(self._durations.items())]
+        durations = [([model, route, str(status)], list(numbers)) for (model, route, status), (numbers, _) in list(self._series.items())]
         snapshot: Snapshot = {
             "modelport_requests_total": [(labels, [sum(numbers[:-1])]) for labels, numbers in durations],
             "modelport_request_duration_seconds": durations,
