@@ -22,27 +22,7 @@ MODELPORT = (*LIBRARIES, f"{ROOT}[sklearn]")
 FASTAPI = (*LIBRARIES, "fastapi", "uvicorn[standard]")
 EXAMPLE = Path(__file__).parent.parent / "examples" / "iris"
 ROW = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
-TUTORIAL = """
-import joblib
-import pandas as pd
-from fastapi import FastAPI
-from pydantic import BaseModel
-
-app = FastAPI()
-model = joblib.load("iris.joblib")
-
-
-class Iris(BaseModel):
-    sepal_length: float
-    sepal_width: float
-    petal_length: float
-    petal_width: float
-
-
-@app.post("/predict")
-async def predict(iris: Iris):
-    return {"prediction": model.predict(pd.DataFrame([iris.model_dump()]))[0]}
-"""
+TUTORIAL = Path(__file__).parent / "tools" / "fastapi_tutorial" / "iris.py"
 
 
 def run() -> str:
@@ -105,7 +85,7 @@ def _prepare(python: str, modelport: str) -> tuple[Path, dict[str, str]]:
     variables = {**os.environ, "MODELPORT_STORE": str(folder / "store"), "MODELPORT_CACHE": str(folder / "cache")}
     subprocess.run([python, "train.py"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     subprocess.run([modelport, "pack"], cwd=folder, env=variables, check=True, stdout=subprocess.DEVNULL)
-    (folder / "app.py").write_text(TUTORIAL)
+    shutil.copy(TUTORIAL, folder / "app.py")
     return folder, variables
 
 
