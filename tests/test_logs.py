@@ -295,3 +295,31 @@ def next_status(answers: IO[bytes]) -> int:
         length = int(given) if name.lower() == b"content-length" else length
     answers.read(length)
     return status
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_a_real_service_that_was_started_with_its_standard_streams_closed_answers(closed: tuple[int, ...]) -> None:
+    """Scenario 53: what is printed goes nowhere, above all not to a socket that got the number of a closed stream."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        "import os, sys\nfor number in sys.argv[3:]:\n    os.close(int(number))\nos.execv(sys.executable, [sys.executable, *sys.argv[1:3]])"
+    )
+    serve = f"import sys; sys.argv[1:] = ['demo', '--workers', '1', '--port', '{port}']; from modelport.cli.main import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", code, "-c", serve, *map(str, closed)], stdout=subprocess.DEVNULL)
+    try:
+        while (answer := ask(port)) is None or answer.status_code == 503:
+            assert process.poll() is None
+        assert (answer.status_code, answer.json()["prediction"]) == (200, "setosa")
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def ask(port: int) -> httpx.Response | None:
+    """The answer to a prediction; None while nobody listens."""
+    try:
+        return httpx.post(f"http://127.0.0.1:{port}/predict", json=FLOWER, trust_env=False, timeout=30)
+    except httpx.ConnectError:
+        return None

@@ -100,8 +100,9 @@ def test_without_spans_the_callers_own_traceparent_goes_out_and_into_the_log() -
             assert client.post(path, json=body, headers={"traceparent": PARENT}).headers["traceparent"] == PARENT
             assert "traceparent" not in client.post(path, json=body, headers={"traceparent": "00-nonsense"}).headers
             assert "traceparent" not in client.post(path, json=body).headers
+        assert "traceparent" not in client.get("/livez", headers=[("traceparent", PARENT), ("traceparent", PARENT)]).headers
     entries = running.log.entries()
-    assert [entry.get("traceparent") for entry in entries] == [PARENT, None, None] * 2
+    assert [entry.get("traceparent") for entry in entries] == [PARENT, None, None] * 2 + [None]
 
 
 # Spans

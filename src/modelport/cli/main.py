@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -78,6 +79,7 @@ def modelport(context: click.Context, debug: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong use, 3 refused by a gate."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _fill_standard_descriptors()
     try:
         code: Any = modelport.main(arguments, prog_name="modelport", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -103,6 +105,15 @@ def main(arguments: list[str] | None = None) -> None:
             "This is a mistake in Modelport: please report it with what `modelport --debug ...` prints.",
         )
         sys.exit(1)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what was closed by whoever started this: the next file or socket would get its number, and what is printed would go there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _trace(arguments: list[str]) -> None:

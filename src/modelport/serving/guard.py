@@ -64,7 +64,9 @@ class Guard:
         assert scope["type"] == "http", "lifespan and websockets are turned off in the server"
         start = time.perf_counter()
         exchange = Exchange(scope, receive, send, self._settings)
-        exchange.trace = self._telemetry.trace(exchange.headers.get(b"traceparent", b""))
+        traces = [value for name, value in scope["headers"] if name == b"traceparent"]
+        if len(traces) == 1:
+            exchange.trace = self._telemetry.trace(traces[0])
         self.open_requests += 1
         scope["modelport"] = exchange
         try:
