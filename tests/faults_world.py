@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -117,10 +117,10 @@ def _read(source: IO[str], into: queue.Queue[Any], understand: Callable[[str], A
 
 
 @contextmanager
-def launched(bundle: Path, *arguments: str, **environment: str) -> Iterator[Running]:
-    """A service that begins to start."""
+def launched(bundle: Path, *arguments: str, before: Sequence[str] = (), **environment: str) -> Iterator[Running]:
+    """A service that begins to start; `before` are words of a program that becomes the service."""
     program = "from modelport.cli.main import main; main()"
-    words = [sys.executable, "-c", program, "serve", str(bundle), "--trust", "--port", "0", *arguments]
+    words = [*before, sys.executable, "-c", program, "serve", str(bundle), "--trust", "--port", "0", *arguments]
     own = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONWARNINGS": "error", **environment}
     process = subprocess.Popen(words, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     running = Running(process)
@@ -132,9 +132,9 @@ def launched(bundle: Path, *arguments: str, **environment: str) -> Iterator[Runn
 
 
 @contextmanager
-def serving(bundle: Path, *arguments: str, workers: int = 1, **environment: str) -> Iterator[Running]:
+def serving(bundle: Path, *arguments: str, workers: int = 1, before: Sequence[str] = (), **environment: str) -> Iterator[Running]:
     """A service whose workers are ready."""
-    with launched(bundle, "--workers", str(workers), *arguments, **environment) as running:
+    with launched(bundle, "--workers", str(workers), *arguments, before=before, **environment) as running:
         started = running.wait_for("serving")
         running.url = f"http://127.0.0.1:{started['port']}"
         running.wait_for("worker-ready", workers)
