@@ -7,6 +7,7 @@ watches over the workers adds their snapshots up (`Totals`), also those of worke
 
 from __future__ import annotations
 
+import operator
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +27,7 @@ SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096
 SHED_REASONS = ("wait", "full", "expired", "left")
 STAGES = ("validate", "queue", "predict", "encode")
 
-Snapshot: TypeAlias = dict[str, list[tuple[list[str], list[float]]]]
+Snapshot: TypeAlias = dict[str, list[tuple[list[str], list[int | float]]]]
 """A family's name -> for each of its series the values of its labels, and its numbers: one, or those of a histogram (the count of each
 bucket alone, of what is over the last bound, and the sum of what was observed). As JSON the same with lists for tuples."""
 
@@ -224,15 +225,15 @@ class Totals:
 
 def merge(snapshots: Iterable[Snapshot], retired: Snapshot) -> Snapshot:
     """Snapshots as one: series of the same name and labels are added, or the largest is taken, as their family says."""
-    sums: dict[str, dict[tuple[str, ...], list[float]]] = {}
+    sums: dict[str, dict[tuple[str, ...], list[int | float]]] = {}
     for snapshot in (retired, *snapshots):
         for name, series in snapshot.items():
-            combine: Callable[[float, float], float] = max if FAMILIES[name].largest else float.__add__
+            combine: Callable[[float, float], float] = max if FAMILIES[name].largest else operator.add
             known = sums.setdefault(name, {})
             for labels, numbers in series:
                 key = tuple(labels)
                 if key in known:
-                    known[key] = [combine(float(one), float(other)) for one, other in zip(known[key], numbers, strict=True)]
+                    known[key] = [combine(one, other) for one, other in zip(known[key], numbers, strict=True)]
                 else:
                     known[key] = list(numbers)
     return {name: [(list(labels), numbers) for labels, numbers in known.items()] for name, known in sums.items()}
@@ -264,7 +265,7 @@ class _Collector:
                 yield _metric(name, family, self._snapshot[name])
 
 
-def _metric(name: str, family: Family, series: list[tuple[list[str], list[float]]]) -> Metric:
+def _metric(name: str, family: Family, series: list[tuple[list[str], list[int | float]]]) -> Metric:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
     from prometheus_client.utils import floatToGoString
 
