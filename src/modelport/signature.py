@@ -38,6 +38,15 @@ from modelport.errors import FieldError, InvalidInput, ModelContract, SignatureE
 Columns: TypeAlias = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 """Field name -> array of shape (rows, ...): the one form in which values travel inside Modelport."""
 
+
+class MatrixColumns(dict[str, "np.ndarray[Any, np.dtype[Any]]"]):
+    """Columns that are those of one `matrix` (rows, columns), in their order: for models that take it whole."""
+
+    def __init__(self, names: Sequence[str], matrix: np.ndarray[Any, np.dtype[Any]]) -> None:
+        super().__init__(zip(names, matrix.T, strict=True))
+        self.matrix = matrix
+
+
 Kind: TypeAlias = Literal["number", "integer", "boolean", "string", "category", "datetime", "image", "text", "tensor", "json", "unknown"]
 """What a field holds. "unknown" stands only in what a model says of itself, until a sample or the user says more."""
 
@@ -558,7 +567,7 @@ def to_array(field: Field, values: Sequence[Any]) -> np.ndarray[Any, np.dtype[An
     if field.kind == "boolean" and not any(value is None for value in values):
         return np.asarray(values, dtype=np.bool_)
     if field.kind == "datetime":
-        return np.asarray([np.datetime64("NaT") if value is None else value for value in values], dtype="datetime64[us]")
+        return np.asarray([np.datetime64("NaT", "us") if value is None else value for value in values], dtype="datetime64[us]")
     return np.fromiter(values, dtype=object, count=len(values))
 
 

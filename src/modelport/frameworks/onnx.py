@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ class Loaded:
     """What each output of the graph is, in their order: "prediction", "probabilities", "score", or its own name."""
     one_by_one: bool
     """Whether the graph takes a single row at a time."""
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The fields that it takes, in order."""
+        return tuple(name for one in self.inputs for name in _names(self, one))
 
 
 def imports() -> frozenset[str]:
@@ -218,12 +224,15 @@ def _outputs(model: Loaded, classes: tuple[Any, ...]) -> tuple[Field, ...]:
 
 def predict(model: Loaded, columns: Columns, signature: Signature) -> Columns:
     """The answers as arrays called by the names that `describe` gave the outputs."""
-    names = [name for one in model.inputs for name in _names(model, one)]
-    arrays = iter(tabular.ordered(columns, names, signature))
+    first = model.inputs[0]
+    matrix = tabular.matrix_of(columns, model.names, signature) if first.columns > 1 else None
+    if matrix is not None:
+        return dict(zip(model.roles, map(_array, _run(model, {first.name: matrix.astype(first.dtype)})), strict=True))
+    arrays = iter(tabular.ordered(columns, model.names, signature))
     feed = {}
     for one in model.inputs:
-        mine = [next(arrays) for _ in _names(model, one)]
-        rows = mine[0] if one.flat or not one.columns else np.stack(mine, axis=1)
+        mine = [next(arrays) for _ in range(one.columns or 1)]
+        rows = mine[0] if one.flat or not one.columns else np.stack(mine, axis=1) if len(mine) > 1 else mine[0].reshape(-1, 1)
         feed[one.name] = rows.astype(one.dtype)
     return dict(zip(model.roles, map(_array, _run(model, feed)), strict=True))
 

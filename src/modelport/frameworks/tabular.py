@@ -16,7 +16,7 @@ import numpy as np
 
 from modelport.errors import MissingLibrary, ModelFileError, SignatureError, VersionMismatch
 from modelport.frameworks import Card, Instance
-from modelport.signature import Columns, Field, Signature
+from modelport.signature import Columns, Field, MatrixColumns, Signature
 
 Model = TypeVar("Model")
 View = TypeVar("View")
@@ -197,6 +197,14 @@ def ordered(columns: Columns, names: Sequence[str], signature: Signature) -> lis
                 hint="State a field for each column of the model.",
             ) from None
         return [columns[field.name] for field in signature.inputs]
+
+
+def matrix_of(columns: Columns, names: Sequence[str], signature: Signature) -> Array | None:
+    """The matrix (rows, columns) whose columns are what `ordered` gives; None where they are not those of one."""
+    if not isinstance(columns, MatrixColumns) or len(columns) != len(names):
+        return None
+    in_order = all(map(str.__eq__, columns, names)) or not all(name in columns for name in names)
+    return columns.matrix if in_order and len(signature.inputs) == len(names) else None
 
 
 def matrix(arrays: Sequence[Array], *, by_column: bool = False) -> Array:

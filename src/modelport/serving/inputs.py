@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from modelport.errors import BodyTooLarge, FieldError, InvalidInput, MalformedBody, pointer
-from modelport.signature import MAX_ERRORS, Columns, Field, Signature, WrongValue, check, to_array
+from modelport.signature import MAX_ERRORS, Columns, Field, MatrixColumns, Signature, WrongValue, check, to_array
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _HALF_PAIR = re.compile(r"\\u[dD][89abcdefABCDEF]")
@@ -324,7 +324,7 @@ class _NumbersReader:
         return np.fromiter(chain.from_iterable(cells), self._dtype, len(cells) * width).reshape(len(cells), width)
 
     def _columns(self, matrix: np.ndarray[Any, np.dtype[Any]]) -> Columns:
-        return dict(zip(self._names, matrix.T, strict=True))
+        return MatrixColumns(self._names, matrix)
 
 
 class _StructReader:

@@ -66,14 +66,18 @@ class Answers:
 
     def json(self, start: int, stop: int, *, single: bool) -> bytes:
         """The same as JSON. What has no JSON form is the ModelContract of the caller whose row it is, and of no other."""
-        if self._records is None and self._sound:
+        records = self._records or self._all()
+        if records is None:
+            return self._encoder.json(self.part(start, stop), single=single)
+        return to_json(records[start] if single else records[start:stop])
+
+    def _all(self) -> list[Any] | None:
+        if self._sound:
             try:
                 self._records = self._encoder.records(self._columns)
             except ModelContract:
                 self._sound = False
-        if self._records is None:
-            return self._encoder.json(self.part(start, stop), single=single)
-        return to_json(self._records[start] if single else self._records[start:stop])
+        return self._records
 
 
 def _struct(names: Sequence[str]) -> Callable[..., Any]:
