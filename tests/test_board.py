@@ -74,10 +74,10 @@ def test_the_requests_of_a_call_are_there_until_it_is_over(sides: tuple[Board, B
     assert (supervisor.in_flight(), supervisor.read("deadline_ns")) == ([], 0)
 
 
-def test_what_is_too_large_or_cannot_be_asked_again_is_left_out(sides: tuple[Board, Board]) -> None:
+def test_a_body_that_is_too_large_is_not_kept(sides: tuple[Board, Board]) -> None:
     worker, supervisor = sides
     worker.begin([Request(body=b""), Request(body=b"x" * (MAX_BODY + 1)), Request(slot=-1), Request(9)], 1.0)
-    assert [flown.slot for flown in supervisor.in_flight()] == [9]
+    assert [(flown.slot, flown.body) for flown in supervisor.in_flight()] == [(3, b""), (3, b""), (9, b"{}")]
 
 
 def test_a_full_recorder_keeps_what_fits(sides: tuple[Board, Board]) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from modelport.errors import DeadlineExceeded, ModelportError, UsageError
 from modelport.serving import responder
+from modelport.serving.board import Flown
 from modelport.serving.control import Begin, Channel, Failed, Model, Take, ToSupervisor, ToWorker, pair
 from modelport.serving.settings import Settings
-from modelport.serving.supervisor import Connection, Fate, Worker, _named, ending, fates, fewest, is_hung, pause_s, surplus
+from modelport.serving.supervisor import Connection, Fate, Worker, _named, ending, fates, fewest, is_hung, pause_s, surplus, why_gone
 
 S = 1_000_000_000
 
@@ -54,9 +55,31 @@ def test_a_worker_hangs_when_its_call_is_late_or_its_loop_silent_for_long(heartb
     assert is_hung(int(heartbeat_s * S), int(deadline_s * S), 100 * S, timeout_s=30) is hung
 
 
+def flown(slot: int, body: bytes = b"{}") -> Flown:
+    return Flown(slot, "iris", "id", body)
+
+
 def test_connections_that_are_owed_nothing_move_and_the_others_get_an_error() -> None:
-    assert fates({1: 0, 2: 1, 3: 2}, {3}, "hang") == {1: Fate.MOVES, 2: Fate.UNAVAILABLE, 3: Fate.LATE}
-    assert fates({1: 0, 2: 1, 3: 2}, {3}, "") == {1: Fate.MOVES, 2: Fate.UNAVAILABLE, 3: Fate.UNAVAILABLE}
+    assert fates({1: 0, 2: 1, 3: 2}, [flown(3)], "hang") == {1: Fate.MOVES, 2: Fate.UNAVAILABLE, 3: Fate.LATE}
+    assert fates({1: 0, 2: 1}, [flown(2)], "stop") == {1: Fate.MOVES, 2: Fate.UNAVAILABLE}
+
+
+def test_what_was_alone_in_the_call_that_ended_the_process_is_the_culprit() -> None:
+    assert fates({1: 1, 2: 1}, [flown(1)], "crash") == {1: Fate.CULPRIT, 2: Fate.UNAVAILABLE}
+
+
+def test_of_several_each_is_suspected_but_for_what_cannot_be_asked_again() -> None:
+    computing = [flown(1), flown(2, b""), flown(3), flown(3), flown(4)]
+    wanted = {1: Fate.SUSPECT, 2: Fate.UNAVAILABLE, 3: Fate.UNAVAILABLE, 4: Fate.UNAVAILABLE}
+    assert fates({1: 1, 2: 1, 3: 2, 4: 2}, computing, "crash") == wanted
+
+
+def test_what_was_computed_by_a_worker_that_somebody_killed_is_asked_again() -> None:
+    assert fates({1: 1, 2: 1}, [flown(1)], "killed") == {1: Fate.AGAIN, 2: Fate.UNAVAILABLE}
+
+
+def test_why_a_process_is_gone_is_told_by_how_it_ended() -> None:
+    assert [why_gone("hang", -9), why_gone("", -9), why_gone("", -11), why_gone("", 3)] == ["hang", "killed", "crash", "crash"]
 
 
 def test_old_workers_go_as_new_ones_come() -> None:

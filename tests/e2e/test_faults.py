@@ -208,15 +208,16 @@ def test_12_nothing_is_left_open_however_often_connections_and_workers_come_and_
 
 
 def test_14_a_worker_that_is_killed_hurts_nobody_else(bundle: Path) -> None:
-    """Scenario 14: its idle connections go on with another worker, its request gets an error, and it is replaced."""
+    """Scenario 14: its idle connections go on with another worker, which also answers what it computed, and it is replaced."""
     with serving(bundle, workers=2) as service, service.client() as client, ThreadPoolExecutor(9) as callers:
         idle = [service.client() for _ in range(8)]
         list(callers.map(ask, idle))
-        doomed = callers.submit(ask, client, SLEEP, 60)
+        doomed = callers.submit(ask, client, SLEEP, 2)
         service.wait_for_line("asleep")
         busy = max(service.workers(), key=_is_asleep)
         os.kill(busy, signal.SIGKILL)
-        assert doomed.result().status_code == 503
+        service.wait_for_line("asleep")
+        assert doomed.result().json() == {"prediction": 4.0}
         assert [answer.status_code for answer in callers.map(ask, idle)] == [200] * 8
         gone = service.wait_for("worker-gone")
         assert (gone["process"], "SIGKILL" in gone["detail"]) == (busy, True)
@@ -254,12 +255,30 @@ def test_16_a_stopped_worker_is_replaced(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [EXIT, SEGFAULT])
-def test_18_a_request_that_ends_the_process_gets_an_error(bundle: Path, what: int) -> None:
-    """Scenarios 18 and 23: and the service goes on."""
-    with serving(bundle) as service, service.client() as client:
-        assert ask(client, what).status_code in (500, 503)
-        service.wait_for("worker-ready")
+def test_18_a_request_that_ends_the_process_hurts_no_other_in_its_batch(bundle: Path, what: int) -> None:
+    """Scenario 18: it is found by asking each of the batch again, alone."""
+    with serving(bundle) as service, service.client() as client, ThreadPoolExecutor(9) as callers:
+        first = callers.submit(ask, client, SLEEP, 1)
+        service.wait_for_line("asleep")
+        answers = list(callers.map(lambda number: ask(client, what if number == 3 else ANSWER, number), range(8)))
+        assert first.result().status_code == 200
+        assert [answer.status_code for answer in answers] == [500 if number == 3 else 200 for number in range(8)]
+        assert [answer.json().get("prediction") for answer in answers] == [None if number == 3 else 2.0 * number for number in range(8)]
+        assert answers[3].json()["type"] == "urn:modelport:model-failed"
+        assert service.stop() == 0
+        assert len([entry for entry in service.entries() if entry["event"] == "worker-gone"]) <= 2
+
+
+def test_19_the_same_poison_again_costs_no_worker(bundle: Path) -> None:
+    """Scenario 19: a request that has ended a process is known from then on, whatever its headers and its way."""
+    with serving(bundle, workers=2) as service, service.client() as client:
+        for number in range(20):
+            assert ask(client, SEGFAULT, headers={"X-Request-Id": str(number)}).status_code == 500
+        assert ask(client, SEGFAULT, headers={"Accept-Encoding": "identity", "Expect": "100-continue"}).status_code == 500
         assert ask(client).json() == {"prediction": 4.0}
+        service.stop()
+        events = [entry["event"] for entry in service.entries()]
+        assert (events.count("worker-gone"), events.count("denied")) == (1, 1)
 
 
 @pytest.mark.parametrize("what", [LOOP, HOLD_LOCK])

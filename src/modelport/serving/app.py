@@ -175,6 +175,8 @@ class Application:
             service.name,
             perf_counter(),
         )
+        if work.body:
+            service.check(work.body)
         batcher.submit(work)
         left = asyncio.ensure_future(exchange.left())
         try:

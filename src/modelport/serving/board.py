@@ -26,7 +26,7 @@ SLOTS = 1 << 16
 """Connections that a worker can have at once."""
 FLIGHT_BYTES = 4 << 20
 MAX_BODY = 64 << 10
-"""A larger body is not kept: its request is answered with an error if the worker dies."""
+"""A larger body is not kept: its request is answered with an error if the worker dies, as is one that cannot be asked again."""
 _HEAD = struct.Struct("=5q")
 _FIELDS = ("heartbeat_ns", "pulse_ns", "deadline_ns", "memory_bytes", "flight_bytes")
 _FIELD = struct.Struct("=q")
@@ -38,7 +38,7 @@ SIZE = _FLIGHT_AT + FLIGHT_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Flown:
-    """A request that the model was computing."""
+    """A request that the model was computing; its body is empty where it was not kept."""
 
     slot: int
     service: str
@@ -96,8 +96,10 @@ class Board:
         end = SIZE
         for work in works:
             body = work.body
-            if not body or len(body) > MAX_BODY or work.slot < 0:
+            if work.slot < 0:
                 continue
+            if len(body) > MAX_BODY:
+                body = b""
             names = work.service.encode(), work.request_id.encode()
             length = _RECORD.size + len(names[0]) + len(names[1]) + len(body)
             if at + length > end:

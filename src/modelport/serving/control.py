@@ -5,6 +5,7 @@ Messages are msgpack of the structs below: nothing that could run code on the ot
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import Sequence
 from typing import Generic, TypeAlias, TypeVar
@@ -50,6 +51,21 @@ class Take(msgspec.Struct, tag=True):
     slot: int
 
 
+class Replay(msgspec.Struct, tag=True):
+    """A connection is yours, and this JSON was asked on it of a worker that is gone: answer it. Brings its descriptor."""
+
+    slot: int
+    service: str
+    request_id: str
+    body: bytes
+
+
+class Deny(msgspec.Struct, tag=True):
+    """Requests with these fingerprints end processes: do not ask the model."""
+
+    fingerprints: list[bytes]
+
+
 class Drain(msgspec.Struct, tag=True):
     """The service is going to stop: say so in /readyz, and close each connection behind its next answer."""
 
@@ -73,7 +89,7 @@ class TellTotals(msgspec.Struct, tag=True):
     snapshot: Snapshot
 
 
-ToWorker: TypeAlias = Begin | Take | Drain | Release | Finish | Count | TellTotals
+ToWorker: TypeAlias = Begin | Take | Replay | Deny | Drain | Release | Finish | Count | TellTotals
 
 
 # From a worker
@@ -101,6 +117,12 @@ class Closed(msgspec.Struct, tag=True):
     slot: int
 
 
+class Replayed(msgspec.Struct, tag=True):
+    """What was to be replayed on the connection has its answer."""
+
+    slot: int
+
+
 class Released(msgspec.Struct, tag=True):
     """The connection is the supervisor's again: nothing of its next request has been read."""
 
@@ -119,7 +141,7 @@ class AskTotals(msgspec.Struct, tag=True):
     number: int
 
 
-ToSupervisor: TypeAlias = Ready | Failed | Closed | Released | Counted | AskTotals
+ToSupervisor: TypeAlias = Ready | Failed | Closed | Replayed | Released | Counted | AskTotals
 
 Said = TypeVar("Said")
 Heard = TypeVar("Heard")
@@ -156,3 +178,8 @@ class Channel(Generic[Said, Heard]):
 def pair() -> tuple[socket.socket, socket.socket]:
     """Two connected sockets that keep messages apart."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def fingerprint(digest: str, body: bytes) -> bytes:
+    """What tells a request to a bundle from all others."""
+    return hashlib.sha256(digest.encode() + b"\0" + body).digest()

@@ -24,7 +24,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from modelport.errors import HeadersTooLarge, ModelContract, RequestError, RequestTimeout, Unavailable
+from modelport.errors import HeadersTooLarge, ModelContract, ModelFailed, RequestError, RequestTimeout, Unavailable
 from modelport.serving.app import Application
 from modelport.serving.batching import Batcher, Work
 from modelport.serving.guard import answer_headers, cors_headers, given_id, uuid7
@@ -525,8 +525,9 @@ class Connection(HttpToolsProtocol):
         if board is not None:
             board.owed(self._slot, 1)
         try:
+            head.service.check(body)
             batcher.submit(request)
-        except Unavailable as error:
+        except (ModelFailed, Unavailable) as error:
             self._on_answer(request, None, 0, error)
         return True
 

@@ -10,7 +10,9 @@ from time import perf_counter
 from modelport import engines
 from modelport.bundle import Bundle
 from modelport.engines import Engine
+from modelport.errors import ModelFailed
 from modelport.serving.batching import Batcher, Flight, Observer, Pace
+from modelport.serving.control import fingerprint
 from modelport.serving.inputs import Inputs, Rows, join
 from modelport.serving.outputs import Answers, Encoder, to_json
 from modelport.serving.settings import Settings
@@ -35,6 +37,8 @@ class Service:
     flight: Flight | None = None
     observer: Observer | None = None
     pace: Pace = field(default_factory=Pace, init=False)
+    denied: set[bytes] = field(default_factory=set, init=False)
+    """The fingerprints of requests that have ended a process: the model is not asked again."""
 
     def __post_init__(self) -> None:
         self.examples = self.bundle.read_json("example.json") or []
@@ -51,6 +55,11 @@ class Service:
     def label(self) -> str:
         """As the X-Model header gives it: "iris:3 sha256:..."."""
         return f"{self.name}:{self.version} {self.bundle.digest}" if self.version else f"{self.name} {self.bundle.digest}"
+
+    def check(self, body: bytes) -> None:
+        """ModelFailed when this very request has ended a process before."""
+        if self.denied and fingerprint(self.digest, body) in self.denied:
+            raise ModelFailed("this request has ended the model's process before, and is not tried again")
 
     @property
     def digest(self) -> str:

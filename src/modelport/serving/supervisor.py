@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from modelport.errors import DeadlineExceeded, ModelportError, Unavailable
+from modelport.errors import DeadlineExceeded, ModelFailed, ModelportError, Unavailable
 from modelport.serving import board as boards
 from modelport.serving import exporter, resources, responder
-from modelport.serving.board import Board
+from modelport.serving.board import Board, Flown
 from modelport.serving.control import (
     AskTotals,
     Begin,
@@ -36,6 +36,7 @@ from modelport.serving.control import (
     Closed,
     Count,
     Counted,
+    Deny,
     Drain,
     Failed,
     Finish,
@@ -43,10 +44,13 @@ from modelport.serving.control import (
     Ready,
     Release,
     Released,
+    Replay,
+    Replayed,
     Take,
     TellTotals,
     ToSupervisor,
     ToWorker,
+    fingerprint,
     pair,
 )
 from modelport.serving.listener import bind
@@ -66,6 +70,7 @@ _REMEMBERED_S = 120.0
 _LONGEST_PAUSE_S = 30.0
 _LINGER_S = 2.0
 _HEAD_WAIT_S = 0.02
+_MOST_DENIED = 1000
 _COUNT_WAIT_S = 0.1
 """How long workers have to say what they have counted; of one that does not answer, what it said last is taken."""
 
@@ -95,6 +100,8 @@ class Worker:
     killed_for: str = ""
     """Why the supervisor ended it: "hang", "stop"; '' where it did not."""
     connections: dict[int, Connection] = field(default_factory=dict)
+    testing: Connection | None = None
+    """The suspect that it is asked about, and no other connection is given to it meanwhile."""
     turn: int = 0
     """When it was handed its last connection: a number that grows."""
 
@@ -105,6 +112,10 @@ class Connection:
 
     slot: int
     socket: socket.socket
+    asked: Flown | None = None
+    """What a worker that is gone had read of it, until another has answered that."""
+    asked_s: float = 0.0
+    replays: int = 0
 
 
 class Fate(enum.Enum):
@@ -113,6 +124,9 @@ class Fate(enum.Enum):
     MOVES = "another worker takes it as it is"
     LATE = "504"
     UNAVAILABLE = "503"
+    AGAIN = "another worker is asked what was asked"
+    SUSPECT = "one of several may have ended the process: each is asked again, alone"
+    CULPRIT = "500, and never asked again: it was alone in the call that ended the process"
 
 
 def run(
@@ -163,12 +177,34 @@ def is_hung(heartbeat_ns: int, deadline_ns: int, now_ns: int, timeout_s: float) 
     return not is_fresh(heartbeat_ns, now_ns, timeout_s + _LATE_S)
 
 
-def fates(owed: dict[int, int], computing: set[int], killed_for: str) -> dict[int, Fate]:
-    """What becomes of the connections of a worker that is gone: by slot how many answers each was owed, and whose the model computed."""
-    return {
-        slot: Fate.MOVES if not count else Fate.LATE if killed_for == "hang" and slot in computing else Fate.UNAVAILABLE
-        for slot, count in owed.items()
-    }
+def fates(owed: dict[int, int], computing: Sequence[Flown], reason: str) -> dict[int, Fate]:
+    """What becomes of the connections of a worker that is gone: by slot how many answers each was owed, and what the model computed.
+
+    `reason` is "hang", "stop", "killed" or "crash". Only what a crash interrupted is suspected to be its cause.
+    """
+    by_slot: dict[int, list[Flown]] = {}
+    for flown in computing:
+        by_slot.setdefault(flown.slot, []).append(flown)
+    decided = {}
+    for slot, answers in owed.items():
+        flying = by_slot.get(slot, [])
+        kept = len(flying) == answers == 1 and bool(flying[0].body)
+        if not answers:
+            decided[slot] = Fate.MOVES
+        elif reason == "hang" and flying:
+            decided[slot] = Fate.LATE
+        elif reason == "crash" and kept:
+            decided[slot] = Fate.CULPRIT if len(computing) == 1 else Fate.SUSPECT
+        elif reason == "killed" and kept:
+            decided[slot] = Fate.AGAIN
+        else:
+            decided[slot] = Fate.UNAVAILABLE
+    return decided
+
+
+def why_gone(killed_for: str, returncode: int) -> str:
+    """Why a process is gone, in a word: "hang" or "stop", "killed" from outside (by whoever, or as memory ran out), "crash"."""
+    return killed_for or ("killed" if returncode in (-signal.SIGKILL, -signal.SIGTERM) else "crash")
 
 
 def surplus(new: int, old: int, wanted: int) -> int:
@@ -218,6 +254,8 @@ class Supervisor:
         self._telling: set[asyncio.Task[None]] = set()
         self._free = deque(range(boards.SLOTS))
         self._parked: dict[int, Connection] = {}
+        self._suspects: deque[Connection] = deque()
+        self._denied: dict[bytes, None] = {}
         self._turn = 0
         self._was_ready = False
         self._early_deaths: deque[float] = deque()
@@ -272,7 +310,7 @@ class Supervisor:
         ours.setblocking(False)
         number = next(number for number in count(1) if all(worker.number != number for worker in self._workers))
         worker = Worker(process, Channel(ours, ToSupervisor), Board(descriptor), time.monotonic(), number, models)
-        worker.channel.send(Begin(models, self._settings, []), [descriptor])
+        worker.channel.send(Begin(models, self._settings, list(self._denied)), [descriptor])
         os.close(descriptor)
         self._workers.append(worker)
         self._loop.add_reader(ours.fileno(), self._on_message, worker)
@@ -309,7 +347,15 @@ class Supervisor:
             case Failed():
                 self._on_failed(worker, message)
             case Closed(slot):
-                self._forget(worker.connections.pop(slot))
+                connection = worker.connections.pop(slot)
+                self._forget(connection)
+                if worker.testing is connection:
+                    self._test_next(worker)
+            case Replayed(slot):
+                connection = worker.connections[slot]
+                connection.asked, connection.replays = None, 0
+                if worker.testing is connection:
+                    self._test_next(worker)
             case Released(slot):
                 self._place(worker.connections.pop(slot))
             case Counted(snapshot):
@@ -337,10 +383,7 @@ class Supervisor:
             self._models, self._tried = worker.models, None
             self._log.event("reloaded", models=ready.models)
         self._release_old()
-        parked = list(self._parked.values())
-        for connection in parked:
-            self._unpark(connection)
-            self._place(connection)
+        self._test_next(worker)
         self._start_missing()
 
     def _release_old(self) -> None:
@@ -385,16 +428,24 @@ class Supervisor:
         self._totals.retire(worker)
         self._has_counted(worker)
         self._loop.remove_reader(worker.channel.socket.fileno())
-        owed = {slot: worker.board.owes(slot) for slot in worker.connections}
-        computing = {flown.slot for flown in worker.board.in_flight()}
-        decided = fates(owed, computing, worker.killed_for)
+        reason = why_gone(worker.killed_for, returncode)
+        computing = worker.board.in_flight()
+        flying = {flown.slot: flown for flown in computing}
+        decided = fates({slot: worker.board.owes(slot) for slot in worker.connections}, computing, reason)
+        for slot, fate in decided.items():
+            connection = worker.connections[slot]
+            if fate is Fate.MOVES and connection.asked:  # it died before it looked at what it was to answer
+                decided[slot] = Fate.AGAIN
+            elif slot in flying and connection.asked is None:
+                connection.asked, connection.asked_s = flying[slot], time.monotonic()
         if worker.models is self._tried:
             self._give_up_reload(f"the worker that loaded it is gone: {ending(returncode)}")
         tried = not worker.ready_s and worker.models is not self._models
         if not asked and not tried and worker.killed_for != "stop" and not self._over.is_set():
-            self._note_death(worker, returncode, sum(fate is not Fate.MOVES for fate in decided.values()))
+            unanswered = sum(fate in (Fate.LATE, Fate.UNAVAILABLE, Fate.CULPRIT) for fate in decided.values())
+            self._note_death(worker, returncode, reason, unanswered)
         for slot, fate in decided.items():
-            self._settle(worker.connections[slot], fate)
+            self._settle(worker.connections[slot], fate, worker.models)
         worker.board.close()
         worker.channel.close()
         if self._stopping:
@@ -402,9 +453,8 @@ class Supervisor:
         else:
             self._start_missing()
 
-    def _note_death(self, worker: Worker, returncode: int, unanswered: int) -> None:
+    def _note_death(self, worker: Worker, returncode: int, reason: str, unanswered: int) -> None:
         now = time.monotonic()
-        reason = worker.killed_for or ("killed" if returncode == -signal.SIGKILL else "crash")
         self._restarts[reason] = self._restarts.get(reason, 0) + 1
         if now - worker.started_s < _EARLY_S or not worker.ready_s:
             self._early_deaths.append(now)
@@ -413,16 +463,67 @@ class Supervisor:
         self._last_end = self._last_end if not worker.ready_s and returncode == 0 else f"a worker is gone: {how}{while_}"
         self._say("worker-gone", f"{self._last_end}; {unanswered} requests were not answered", process=worker.process.pid)
 
-    def _settle(self, connection: Connection, fate: Fate) -> None:
+    def _settle(self, connection: Connection, fate: Fate, models: Sequence[Model]) -> None:
         """See to a connection whose worker is gone."""
-        if fate is Fate.MOVES:
-            self._place(connection)
+        match fate:
+            case Fate.MOVES:
+                self._place(connection)
+            case Fate.LATE:
+                self._refuse(connection, DeadlineExceeded(f"the model did not answer within {self._settings.timeout_s:g} s"))
+            case Fate.CULPRIT:
+                self._deny(connection, models)
+                self._refuse(connection, ModelFailed("the process ended when the model was asked"))
+            case Fate.SUSPECT if not self._stopping:
+                self._suspects.append(connection)
+            case Fate.AGAIN if not self._stopping and not connection.replays and self._replay(connection, self._answering()):
+                pass
+            case Fate.AGAIN if not self._stopping and not connection.replays:
+                self._suspects.append(connection)
+            case _:
+                self._refuse(connection, Unavailable("the process that was to answer has ended"))
+
+    def _refuse(self, connection: Connection, error: ModelportError) -> None:
+        request_id = connection.asked.request_id if connection.asked else ""
+        self._dismiss(connection, responder.refusal(error, self._settings, request_id=request_id))
+
+    # Requests that are asked again
+
+    def _replay(self, connection: Connection, workers: Iterable[Worker]) -> bool:
+        """Ask a worker what was asked on the connection."""
+        asked = connection.asked
+        assert asked is not None, "only what was kept is asked again"
+        connection.replays += 1
+        return self._give(connection, Replay(connection.slot, asked.service, asked.request_id, asked.body), workers)
+
+    def _deny(self, connection: Connection, models: Sequence[Model]) -> None:
+        """What ended a process is never asked again."""
+        asked = connection.asked
+        digest = next((model.digest for model in models if asked and model.name == asked.service), "")
+        if asked is None or not digest:
             return
-        if fate is Fate.LATE:
-            error: ModelportError = DeadlineExceeded(f"the model did not answer within {self._settings.timeout_s:g} s")
-        else:
-            error = Unavailable("the process that was to answer has ended")
-        self._dismiss(connection, responder.refusal(error, self._settings))
+        denied = fingerprint(digest, asked.body)
+        self._denied[denied] = None
+        while len(self._denied) > _MOST_DENIED:
+            del self._denied[next(iter(self._denied))]
+        for worker in self._live(State.STARTING, State.READY, State.DRAINING):
+            worker.channel.send(Deny([denied]))
+        self._say("denied", f"request {asked.request_id} ended the process that answered it, and is not asked again", model=asked.service)
+
+    def _test_next(self, worker: Worker) -> None:
+        """Ask a worker about one suspect after another; then it is as the others."""
+        worker.testing = None
+        while self._suspects and worker.testing is None:
+            suspect = self._suspects.popleft()
+            if self._replay(suspect, [worker]):
+                worker.testing = suspect
+            else:
+                self._refuse(suspect, Unavailable("the process that was to answer has ended"))
+        if worker.testing is None:
+            self._place_parked()
+
+    def _expire_suspects(self) -> None:
+        while self._suspects and time.monotonic() - self._suspects[0].asked_s > self._settings.timeout_s:
+            self._refuse(self._suspects.popleft(), DeadlineExceeded(f"there was no answer within {self._settings.timeout_s:g} s"))
 
     def _watch(self) -> None:
         """Look at the boards of the workers: whoever hangs is ended and replaced."""
@@ -433,6 +534,7 @@ class Supervisor:
             if is_hung(worker.board.read("heartbeat_ns"), worker.board.read("deadline_ns"), now_ns, self._settings.timeout_s):
                 worker.killed_for = "hang"
                 worker.process.kill()
+        self._expire_suspects()
         self._loop.call_later(_WATCH_S, self._watch)
 
     # What was counted
@@ -518,20 +620,31 @@ class Supervisor:
 
     def _place(self, connection: Connection) -> None:
         """Hand a connection that is owed nothing to a worker that answers; where there is none, look what is asked."""
-        now_ns = boards.now_ns()
-        ready = [worker for worker in self._live(State.READY) if not worker.killed_for]
-        answering = [worker for worker in ready if is_fresh(worker.board.read("heartbeat_ns"), now_ns, _FRESH_S)]
-        if not self._hand_over(connection, answering):
+        if not self._give(connection, Take(connection.slot), self._answering()):
             self._park(connection)
 
-    def _hand_over(self, connection: Connection, workers: Iterable[Worker]) -> bool:
+    def _open(self) -> list[Worker]:
+        """The workers that take connections."""
+        return [worker for worker in self._live(State.READY) if not worker.killed_for and worker.testing is None]
+
+    def _answering(self) -> list[Worker]:
+        """Those of them whose loop turns."""
+        now_ns = boards.now_ns()
+        return [worker for worker in self._open() if is_fresh(worker.board.read("heartbeat_ns"), now_ns, _FRESH_S)]
+
+    def _give(self, connection: Connection, message: Take | Replay, workers: Iterable[Worker]) -> bool:
         for worker in fewest(workers):
-            if worker.channel.send(Take(connection.slot), [connection.socket.fileno()]):
+            if worker.channel.send(message, [connection.socket.fileno()]):
                 self._turn += 1
                 worker.turn = self._turn
                 worker.connections[connection.slot] = connection
                 return True
         return False
+
+    def _place_parked(self) -> None:
+        for connection in list(self._parked.values()):
+            self._unpark(connection)
+            self._place(connection)
 
     def _park(self, connection: Connection) -> None:
         """Keep a connection until something is asked, or a worker is ready."""
@@ -555,13 +668,13 @@ class Supervisor:
             self._forget(connection)
             return
         asked = responder.asked(head)
-        if asked is None:  # the rest of the line is on its way
+        testing = any(worker.testing for worker in self._workers) and not self._open()
+        if asked is None or (testing and not responder.is_health(*asked, self._settings)):  # the rest of the line, or a worker, is near
             self._loop.remove_reader(connection.socket.fileno())
             self._loop.call_later(_HEAD_WAIT_S, self._look_again, connection)
             return
         self._unpark(connection)
-        ready = [worker for worker in self._live(State.READY) if not worker.killed_for]
-        if responder.is_health(*asked, self._settings) or not self._hand_over(connection, ready):
+        if responder.is_health(*asked, self._settings) or not self._give(connection, Take(connection.slot), self._open()):
             self._dismiss(connection, responder.answer(*asked, self._reason(), self._settings), asked[1])
 
     def _look_again(self, connection: Connection) -> None:

@@ -21,7 +21,7 @@ import uvloop
 
 from modelport import engines
 from modelport.bundle import open_bundle
-from modelport.errors import BundleError, ModelportError
+from modelport.errors import BundleError, ModelportError, Unavailable
 from modelport.serving import resources
 from modelport.serving.app import create_app
 from modelport.serving.batching import Work
@@ -33,6 +33,7 @@ from modelport.serving.control import (
     Closed,
     Count,
     Counted,
+    Deny,
     Drain,
     Failed,
     Finish,
@@ -40,16 +41,20 @@ from modelport.serving.control import (
     Ready,
     Release,
     Released,
+    Replay,
+    Replayed,
     Take,
     TellTotals,
     ToSupervisor,
     ToWorker,
 )
-from modelport.serving.fastpath import Connection, FastPath
+from modelport.serving.fastpath import Connection, FastPath, Head
 from modelport.serving.logs import Log
 from modelport.serving.metrics import Snapshot
+from modelport.serving.problems import problem
 from modelport.serving.server import Server
 from modelport.serving.service import Service
+from modelport.serving.tracing import NO_TRACE
 
 BEAT_S = 0.025
 """How often the loop and the watch thread show that they run."""
@@ -73,7 +78,7 @@ def main(descriptor: int) -> None:
     os.close(descriptors[0])
     threading.Thread(target=_pulse, args=(board,), name="pulse", daemon=True).start()
     try:
-        worker = Worker(load(begin.models, board), begin, channel, board, log)
+        worker = Worker(load(begin.models, begin.denied, board), begin, channel, board, log)
     except Exception as error:  # noqa: BLE001  whatever it is, it is told before this process ends
         known = error if isinstance(error, ModelportError) else None
         if known is None:
@@ -89,7 +94,7 @@ def main(descriptor: int) -> None:
     os._exit(0)  # threads of a model that is stuck, or of a library that ends slowly, have no say
 
 
-def load(models: Sequence[Model], board: Board) -> list[Service]:
+def load(models: Sequence[Model], denied: Sequence[bytes], board: Board) -> list[Service]:
     """The models, ready to answer. ModelportError when one cannot be loaded, or does not give its recorded answers."""
     recorder = Recorder(board)
     services = []
@@ -99,6 +104,7 @@ def load(models: Sequence[Model], board: Board) -> list[Service]:
             raise BundleError(f"{model.folder} was {model.digest} when it was checked, and is {bundle.digest} now")
         service = Service(model.name, model.version, bundle, engines.load(bundle), flight=Flight(recorder, model.name))
         service.warm_up()
+        service.denied.update(denied)
         services.append(service)
     return services
 
@@ -156,10 +162,15 @@ class Worker:
                 return
             self._obey(*received)
 
-    def _obey(self, message: ToWorker, descriptors: list[int]) -> None:
+    def _obey(self, message: ToWorker, descriptors: list[int]) -> None:  # noqa: C901  a line for each message
         match message:
             case Take(slot):
                 self._take(slot, socket.socket(fileno=descriptors[0]))
+            case Replay(slot):
+                self._take(slot, socket.socket(fileno=descriptors[0]), message)
+            case Deny(fingerprints):
+                for service in self._app.services.values():
+                    service.denied.update(fingerprints)
             case Drain():
                 self._app.draining = True
             case Count():
@@ -190,18 +201,20 @@ class Worker:
         finally:
             self._asked.pop(number, None)
 
-    def _take(self, slot: int, connection: socket.socket) -> None:
-        protocol = Handed(self._shared, self._server, slot, connection)
+    def _take(self, slot: int, connection: socket.socket, replay: Replay | None = None) -> None:
+        protocol = Handed(self, self._shared, self._server, slot, connection)
         self._open[slot] = protocol
-        self._loop.create_task(self._connect(protocol, connection))
+        self._loop.create_task(self._connect(protocol, connection, replay))
 
-    async def _connect(self, protocol: Handed, connection: socket.socket) -> None:
+    async def _connect(self, protocol: Handed, connection: socket.socket, replay: Replay | None) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection)
         except OSError:  # the caller is gone already
             connection.close()
             self.closed(protocol.slot)
             return
+        if replay is not None:
+            protocol.replay(replay)
         if self._ending:
             self._let_go(protocol)
 
@@ -229,6 +242,10 @@ class Worker:
         """+1: a request has begun to arrive; -1: its answer was handed to the socket."""
         self._board.owed(slot, change)
 
+    def replayed(self, slot: int) -> None:
+        """What was to be replayed on the connection has its answer."""
+        self._say(Replayed(slot))
+
     def closed(self, slot: int) -> None:
         """This process has let go of the connection."""
         protocol = self._open.pop(slot)
@@ -249,10 +266,11 @@ class Worker:
 class Handed(Connection):
     """A connection that the supervisor accepted, and takes back when this process ends or dies."""
 
-    def __init__(self, shared: FastPath, server: Server, slot: int, connection: socket.socket) -> None:
+    def __init__(self, worker: Worker, shared: FastPath, server: Server, slot: int, connection: socket.socket) -> None:
         super().__init__(shared, server.config, server.server_state, {}, slot=slot)
         self.slot = slot
-        self._connection = connection
+        self._worker, self._connection = worker, connection
+        self._replaying = False
         self.given_back = False
         """Whether the connection is to stay open when this process lets go of it."""
 
@@ -260,6 +278,23 @@ class Handed(Connection):
     def is_idle(self) -> bool:
         """Whether it stands between two requests: nothing is owed, and nothing of the next was read."""
         return self._between and not self._pending and not self._is_cycle_open()
+
+    def replay(self, asked: Replay) -> None:
+        """Answer what another process had read when it died, as if it had just come."""
+        shared = self._shared
+        service = shared.app.services.get(asked.service)
+        self._replaying = True
+        if service is not None:
+            batcher, path = service.batcher(shared.settings), f"/models/{service.name}/predict"
+            headers = shared._headers(service, b"", None)
+            length = len(asked.body)
+            head = Head(service, batcher, service.inputs.quick, path, length, "", asked.request_id, NO_TRACE, None, headers)
+            if self._take(head, asked.body):
+                return
+        error = Unavailable("the process that was to answer has ended")
+        answer = problem(error, "/predict", asked.request_id)
+        self.transport.write(shared.failure(answer, self.server_state, asked.request_id, None, closing=True))
+        self.transport.close()
 
     def release(self) -> None:
         """Give the connection back as soon as it stands between two requests."""
@@ -302,6 +337,9 @@ class Handed(Connection):
         self._leave_if_idle()
 
     def _after_last(self, *, closing: bool) -> None:
+        if self._replaying:
+            self._replaying = False
+            self._worker.replayed(self.slot)
         super()._after_last(closing=closing)
         self._leave_if_idle()
 
