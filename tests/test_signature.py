@@ -414,7 +414,7 @@ def test_numbers_of_every_dtype_become_plain_numbers(dtype: str) -> None:
         (np.array([{"a": np.float64(1)}, (1, np.uint8(2)), [np.nan]], dtype=object), [{"a": 1.0}, [1, 2], [None]]),
         (np.array(["2024-01-31T12:00", "NaT"], dtype="datetime64[m]"), ["2024-01-31T12:00:00Z", None]),
         (np.array(["2024-01-31T12:00:00.5"], dtype="datetime64[ns]"), ["2024-01-31T12:00:00.500000Z"]),
-        (np.array([np.datetime64("2024-01-31T12", "ns"), np.datetime64("NaT")], dtype=object), ["2024-01-31T12:00:00Z", None]),
+        (np.array([np.datetime64("2024-01-31T12", "ns"), np.datetime64("NaT", "us")], dtype=object), ["2024-01-31T12:00:00Z", None]),
         (np.array([pd.Timestamp("2024-01-31T12:00+02:00"), pd.NaT], dtype=object), ["2024-01-31T10:00:00Z", None]),
         (np.array([datetime(2024, 1, 31, tzinfo=timezone(timedelta(hours=1)))], dtype=object), ["2024-01-30T23:00:00Z"]),
         (np.array([date(2024, 1, 31)], dtype=object), ["2024-01-31"]),
@@ -550,7 +550,7 @@ def test_the_nearest_name_is_found_or_nothing_is_said() -> None:
 
 
 def test_every_way_to_say_nothing_is_null() -> None:
-    for value in (None, math.nan, np.nan, np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT")):
+    for value in (None, math.nan, np.nan, np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT", "us")):
         assert is_null(value)
     for value in (0, "", False, np.array([1.0, 2.0]), pd.DataFrame({"a": [1]}), datetime.now(UTC)):
         assert not is_null(value)
