@@ -84,6 +84,11 @@ class Running:
             assert line is not None, f"it ended before it printed {text!r}"
             times -= line == text
 
+    def lines(self) -> list[str]:
+        """What its standard error holds beyond the lines that somebody waited for, once it has ended."""
+        self.process.wait(_PATIENCE_S)
+        return list(iter(self._lines.get, None))
+
     def workers(self) -> list[int]:
         """The processes that it started."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
