@@ -20,7 +20,7 @@ S = 1_000_000_000
 def worker(name: str, connections: int, turn: int) -> Worker:
     nothing = cast("Any", None)
     held = {slot: Connection(slot, nothing) for slot in range(connections)}
-    return Worker(nothing, nothing, nothing, 0.0, 1, [], killed_for=name, connections=held, turn=turn)
+    return Worker(nothing, nothing, nothing, -1, 0.0, 1, killed_for=name, connections=held, turn=turn)
 
 
 def test_a_connection_goes_to_the_worker_with_the_fewest_and_then_to_who_waited_longest() -> None:

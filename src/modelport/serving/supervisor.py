@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -91,10 +92,12 @@ class Worker:
     process: subprocess.Popen[bytes]
     channel: Channel[ToWorker, ToSupervisor]
     board: Board
+    descriptor: int
+    """Of the board, until the process has it."""
     started_s: float
     number: int
     """The smallest that no other worker has."""
-    models: list[Model]
+    models: list[Model] = field(default_factory=list)
     state: State = State.STARTING
     ready_s: float = 0.0
     killed_for: str = ""
@@ -236,10 +239,11 @@ class Supervisor:
         scraped: socket.socket | None = None,
     ) -> None:
         self._resolve, self._settings, self._listener = resolve, settings, listener
-        self._models = list(resolve())
+        self._models: list[Model] = []
+        self._looking = True
+        """Whether it is being looked what to serve."""
         self._tried: list[Model] | None = None
         """What a reload brought, until a worker has loaded it."""
-        self._reload: asyncio.Task[None] | None = None
         self._started, self._told, self._log = started, told, log
         self._count = settings.workers or resources.cores()
         self._threads = settings.threads or max(1, resources.cores() // self._count)
@@ -263,7 +267,7 @@ class Supervisor:
         self._last_end = ""
         self._stopping = False
         self._code = 0
-        self._error: ModelportError | None = None
+        self._error: Exception | None = None
 
     async def serve(self) -> int:
         """Serve until told to stop; the exit code. The ModelportError of models that cannot be served."""
@@ -275,7 +279,8 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         loop.add_signal_handler(signal.SIGCHLD, self._on_child)
         loop.add_reader(self._listener.fileno(), self._on_accept)
-        self._start(self._models)
+        first = self._spawn()  # it gets ready for any model, while it is looked which
+        self._look(lambda models, error: self._on_models(first, models, error))
         self._watch()
         scraped = await exporter.serve(self._scraped, self._settings, self.totals) if self._scraped else None
         try:
@@ -293,10 +298,30 @@ class Supervisor:
     def _live(self, *states: State) -> list[Worker]:
         return [worker for worker in self._workers if worker.state in states]
 
+    def _on_models(self, first: Worker, models: list[Model], error: Exception | None) -> None:
+        """What there is to serve was found, or not: then the service ends before it began."""
+        self._models = models
+        if error is not None:
+            self._error = error
+            self._over.set()
+        elif not self._over.is_set():
+            if first.state is State.GONE:
+                self._start(models)
+            else:
+                self._begin(first, models)
+
     def _start(self, models: list[Model]) -> None:
-        """Start a worker."""
-        if self._stopping:
-            return
+        """Start a worker for these models."""
+        if not self._stopping:
+            self._begin(self._spawn(), models)
+
+    def _begin(self, worker: Worker, models: list[Model]) -> None:
+        worker.models = models
+        worker.channel.send(Begin(models, self._settings, list(self._denied)), [worker.descriptor])
+        os.close(worker.descriptor)
+
+    def _spawn(self) -> Worker:
+        """A new process that waits to be told what to load."""
         ours, theirs = pair()
         descriptor = boards.create()
         process = subprocess.Popen(  # noqa: S603  this Python, and words that are ours
@@ -309,16 +334,15 @@ class Supervisor:
         theirs.close()
         ours.setblocking(False)
         number = next(number for number in count(1) if all(worker.number != number for worker in self._workers))
-        worker = Worker(process, Channel(ours, ToSupervisor), Board(descriptor), time.monotonic(), number, models)
-        worker.channel.send(Begin(models, self._settings, list(self._denied)), [descriptor])
-        os.close(descriptor)
+        worker = Worker(process, Channel(ours, ToSupervisor), Board(descriptor), descriptor, time.monotonic(), number)
         self._workers.append(worker)
         self._loop.add_reader(ours.fileno(), self._on_message, worker)
+        return worker
 
     def _start_missing(self) -> None:
         """Start what is missing, one after another; later, when those before it died early."""
         serving = [worker for worker in self._live(State.STARTING, State.READY) if worker.models is self._models]
-        if self._stopping or self._start_timer or len(serving) >= self._count or self._live(State.STARTING):
+        if self._stopping or not self._models or self._start_timer or len(serving) >= self._count or self._live(State.STARTING):
             return
         now = time.monotonic()
         while self._early_deaths and self._early_deaths[0] < now - _REMEMBERED_S:
@@ -446,6 +470,8 @@ class Supervisor:
             self._note_death(worker, returncode, reason, unanswered)
         for slot, fate in decided.items():
             self._settle(worker.connections[slot], fate, worker.models)
+        if not worker.models:
+            os.close(worker.descriptor)
         worker.board.close()
         worker.channel.close()
         if self._stopping:
@@ -570,16 +596,33 @@ class Supervisor:
 
     def _on_reload(self) -> None:
         """Told to look again what to serve."""
-        if self._stopping or self._tried or not self._was_ready or (self._reload and not self._reload.done()):
+        if self._stopping or self._tried or self._looking or not self._was_ready:
             self._say("reload-failed", "not reloaded: the service is starting, stopping, or reloading already")
-            return
-        self._reload = self._loop.create_task(self._look_for_models())
+        else:
+            self._look(self._on_other_models)
 
-    async def _look_for_models(self) -> None:
+    def _look(self, then: Callable[[list[Model], Exception | None], None]) -> None:
+        """Look what there is to serve, which may take long: on a thread that ends with the process."""
+
+        def look() -> None:
+            found: tuple[list[Model], Exception | None]
+            try:
+                found = list(self._resolve()), None
+            except Exception as error:  # noqa: BLE001  it is told, or raised where the service runs
+                found = [], error
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                self._loop.call_soon_threadsafe(have_found, *found)
+
+        def have_found(models: list[Model], error: Exception | None) -> None:
+            self._looking = False
+            then(models, error)
+
+        self._looking = True
+        threading.Thread(target=look, name="look", daemon=True).start()
+
+    def _on_other_models(self, models: list[Model], error: Exception | None) -> None:
         """Try what there is to serve now in a new worker, beside the old ones."""
-        try:
-            models = list(await asyncio.to_thread(self._resolve))
-        except (ModelportError, OSError) as error:
+        if error is not None:
             self._give_up_reload(str(error))
             return
         if models == self._models:
