@@ -12,7 +12,21 @@ from modelport.serving import responder
 from modelport.serving.board import Flown
 from modelport.serving.control import Begin, Channel, Failed, Model, Take, ToSupervisor, ToWorker, pair
 from modelport.serving.settings import Settings
-from modelport.serving.supervisor import Connection, Fate, Worker, _named, ending, fates, fewest, is_hung, pause_s, surplus, why_gone
+from modelport.serving.supervisor import (
+    Connection,
+    Fate,
+    Worker,
+    _named,
+    ending,
+    fates,
+    fewest,
+    fitting,
+    is_hung,
+    is_worn,
+    pause_s,
+    surplus,
+    why_gone,
+)
 
 S = 1_000_000_000
 
@@ -80,6 +94,20 @@ def test_what_was_computed_by_a_worker_that_somebody_killed_is_asked_again() -> 
 
 def test_why_a_process_is_gone_is_told_by_how_it_ended() -> None:
     assert [why_gone("hang", -9), why_gone("", -9), why_gone("", -11), why_gone("", 3)] == ["hang", "killed", "crash", "crash"]
+
+
+def test_no_more_workers_are_started_than_fit_into_the_memory() -> None:
+    assert fitting(8, None, 50, 200) == 8
+    assert fitting(8, 1000, 50, 200) == 4
+    assert fitting(8, 100, 50, 200) == 1
+    assert fitting(2, 100_000, 50, 200) == 2
+
+
+def test_a_worker_is_worn_when_it_has_grown_beyond_its_most() -> None:
+    assert is_worn(500, 100, 400)
+    assert not is_worn(500, 100, None)
+    assert not is_worn(300, 100, 400)
+    assert not is_worn(500, 450, 400)
 
 
 def test_old_workers_go_as_new_ones_come() -> None:

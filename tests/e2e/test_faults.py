@@ -21,6 +21,7 @@ from misbehaving import (
     EXIT,
     HOLD_LOCK,
     INTERRUPT,
+    LEAK,
     LOOP,
     NAN,
     NOTHING,
@@ -324,6 +325,19 @@ def test_23_what_a_model_does_to_its_process_stays_there(bundle: Path, what: int
         assert service.stop() == 0
         assert "after" in [entry.get("request_id") for entry in service.entries()]
         assert not [entry for entry in service.entries() if entry["event"] == "worker-gone"]
+
+
+def test_24_a_worker_that_grows_too_large_is_replaced_and_no_request_is_lost(bundle: Path) -> None:
+    """Scenario 24."""
+    with serving(bundle, "--max-memory", "400MB") as service, service.client() as client, ThreadPoolExecutor(4) as callers:
+        assert ask(client, LEAK, 400).status_code == 200
+        worn = service.wait_for("worker-worn")
+        answers = list(callers.map(lambda number: ask(client, ANSWER, number), range(200)))
+        service.wait_for("worker-ready")
+        answers += callers.map(lambda number: ask(client, ANSWER, number), range(200))
+        assert {answer.status_code for answer in answers} == {200}
+        assert service.stop() == 0
+        assert worn["process"] not in [entry["process"] for entry in service.entries() if entry["event"] == "worker-gone"]
 
 
 def test_26_a_model_that_ends_the_process_while_it_loads_is_tried_again_more_and_more_seldom(bundle: Path) -> None:

@@ -47,6 +47,7 @@ def serving_options(command: _Command) -> _Command:
             click.option(
                 "--log-lines", type=click.IntRange(0), default=100, show_default=True, help="Answers a second that each process logs."
             ),
+            click.option("--max-memory", metavar="SIZE", help="Replace a worker that has grown beyond this."),
             click.option("--max-body", metavar="SIZE", default="16MB", show_default=True, help="The largest body taken."),
             click.option("--max-rows", type=click.IntRange(1), default=100_000, show_default=True, help="The most rows in one body."),
         )
@@ -128,6 +129,7 @@ def settings_of(flags: dict[str, Any]) -> Settings:
         public=flags["public"] or on_vertex,
         host_names=tuple(name.lower() for name in flags["host_name"]),
         cors=tuple(origin.lower().rstrip("/") for origin in flags["cors"]),
+        max_memory_bytes=_bytes(flags["max_memory"], "--max-memory") if flags["max_memory"] else None,
         max_body_bytes=_bytes(flags["max_body"]),
         max_rows=flags["max_rows"],
         workers=flags["workers"],
@@ -173,10 +175,10 @@ def _port(environment: Any) -> int:
     return 8000
 
 
-def _bytes(text: str) -> int:
+def _bytes(text: str, flag: str = "--max-body") -> int:
     """A size such as 16MB or 512k; a kilobyte is 1024 bytes."""
     match = _SIZE.fullmatch(text.strip())
     if match is None or int(match[1]) == 0:
-        raise click.BadParameter(f"{text!r} is no size; one is like 16MB or 512k", param_hint="--max-body")
+        raise click.BadParameter(f"{text!r} is no size; one is like 16MB or 512k", param_hint=flag)
     power = " kmg".index(match[2].lower() or " ")
     return int(match[1]) << 10 * power

@@ -100,6 +100,10 @@ class Worker:
     models: list[Model] = field(default_factory=list)
     state: State = State.STARTING
     ready_s: float = 0.0
+    ready_bytes: int = 0
+    """Its memory when it was ready."""
+    worn: bool = False
+    """Whether it is to be replaced, as it has grown too large."""
     killed_for: str = ""
     """Why the supervisor ended it: "hang", "stop"; '' where it did not."""
     connections: dict[int, Connection] = field(default_factory=dict)
@@ -208,6 +212,18 @@ def fates(owed: dict[int, int], computing: Sequence[Flown], reason: str) -> dict
 def why_gone(killed_for: str, returncode: int) -> str:
     """Why a process is gone, in a word: "hang" or "stop", "killed" from outside (by whoever, or as memory ran out), "crash"."""
     return killed_for or ("killed" if returncode in (-signal.SIGKILL, -signal.SIGTERM) else "crash")
+
+
+def fitting(wanted: int, limit_bytes: int | None, supervisor_bytes: int, worker_bytes: int) -> int:
+    """How many workers of this size fit into nine tenths of the memory; one is tried in any case."""
+    if limit_bytes is None or not worker_bytes:
+        return wanted
+    return max(1, min(wanted, int(limit_bytes * 0.9 - supervisor_bytes) // worker_bytes))
+
+
+def is_worn(now_bytes: int, ready_bytes: int, most_bytes: int | None) -> bool:
+    """Whether a worker has grown beyond what it may have. One that is so large from the start would be no smaller if it were replaced."""
+    return most_bytes is not None and now_bytes > most_bytes and now_bytes > 1.2 * ready_bytes
 
 
 def surplus(new: int, old: int, wanted: int) -> int:
@@ -341,7 +357,7 @@ class Supervisor:
 
     def _start_missing(self) -> None:
         """Start what is missing, one after another; later, when those before it died early."""
-        serving = [worker for worker in self._live(State.STARTING, State.READY) if worker.models is self._models]
+        serving = [worker for worker in self._live(State.STARTING, State.READY) if not self._is_old(worker)]
         if self._stopping or not self._models or self._start_timer or len(serving) >= self._count or self._live(State.STARTING):
             return
         now = time.monotonic()
@@ -391,7 +407,7 @@ class Supervisor:
                 task.add_done_callback(self._telling.discard)
 
     def _on_ready(self, worker: Worker, ready: Ready) -> None:
-        worker.state, worker.ready_s = State.READY, time.monotonic()
+        worker.state, worker.ready_s, worker.ready_bytes = State.READY, time.monotonic(), ready.memory_bytes
         if self._stopping:
             worker.channel.send(Finish())
             return
@@ -401,6 +417,7 @@ class Supervisor:
             about = {"metrics_port": self._scraped.getsockname()[1]} if self._scraped else {}
             self._log.event("serving", host=host, port=port, models=ready.models, **about)
             self._started(host, port)
+            self._fit()
         seconds = round(worker.ready_s - worker.started_s, 3)
         self._log.event("worker-ready", process=worker.process.pid, seconds=seconds, bytes=ready.memory_bytes)
         if worker.models is self._tried:
@@ -411,12 +428,24 @@ class Supervisor:
         self._start_missing()
 
     def _release_old(self) -> None:
-        """What was served before a reload makes place: one worker for each new one, and the rest with the last."""
+        """What is to be replaced makes place: one worker for each new one, and the rest with the last."""
         ready = self._live(State.READY)
-        old = [worker for worker in ready if worker.models is not self._models]
+        old = [worker for worker in ready if self._is_old(worker)]
         for worker in old[: surplus(len(ready) - len(old), len(old), self._count)]:
             worker.state = State.DRAINING
             worker.channel.send(Release())
+
+    def _is_old(self, worker: Worker) -> bool:
+        return worker.worn or worker.models is not self._models
+
+    def _fit(self) -> None:
+        """Start no more workers than there is memory for, by the size of the first."""
+        limit_bytes, own_bytes, worker_bytes = resources.memory_limit(), resources.memory_of(), self._workers[0].ready_bytes
+        fits = fitting(self._count, limit_bytes, own_bytes, worker_bytes)
+        if limit_bytes is not None and fits < self._count:
+            sizes = f"{worker_bytes >> 20} MB each beside {own_bytes >> 20} MB of the supervisor, in 90 % of {limit_bytes >> 20} MB"
+            self._say("fewer-workers", f"{fits} of {self._count} workers are started: {sizes}", workers=fits)
+            self._count = fits
 
     def _on_failed(self, worker: Worker, failed: Failed) -> None:
         """The models cannot be served: the end of a service that begins; one that has served goes on, or tries again."""
@@ -560,8 +589,19 @@ class Supervisor:
             if is_hung(worker.board.read("heartbeat_ns"), worker.board.read("deadline_ns"), now_ns, self._settings.timeout_s):
                 worker.killed_for = "hang"
                 worker.process.kill()
+        for worker in self._live(State.READY):
+            if not worker.worn and is_worn(worker.board.read("memory_bytes"), worker.ready_bytes, self._settings.max_memory_bytes):
+                self._wear_out(worker)
         self._expire_suspects()
         self._loop.call_later(_WATCH_S, self._watch)
+
+    def _wear_out(self, worker: Worker) -> None:
+        """A worker has grown too large: another takes its place, and then it gives back its connections."""
+        worker.worn = True
+        self._restarts["memory"] = self._restarts.get("memory", 0) + 1
+        grown = f"a worker has grown from {worker.ready_bytes >> 20} to {worker.board.read('memory_bytes') >> 20} MB, and is replaced"
+        self._log.event("worker-worn", detail=grown, process=worker.process.pid)
+        self._start_missing()
 
     # What was counted
 
