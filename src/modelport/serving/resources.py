@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -38,6 +40,16 @@ def memory_of(process: int | str = "self") -> int:
 def thread_shares(threads: int) -> dict[str, str]:
     """The environment that gives each numerical library so many threads; what is set already stays as it is."""
     return {name: str(threads) for name in _THREAD_VARIABLES if name not in os.environ}
+
+
+def raise_open_files() -> None:
+    """Let this process and those it starts have as many files and connections open as the system allows; the default is often 1024."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with suppress(ValueError, OSError):  # macOS names a limit that it does not take
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _quota(cgroup: Path) -> float | None:

@@ -149,6 +149,7 @@ def run(
     The exit code: 0, or 1 when requests were still under way when their time to end was over. UsageError when the address cannot be had;
     whatever ModelportError the models fail with.
     """
+    resources.raise_open_files()
     listener = bind(settings.host, settings.port)
     scraped = exporter.bind_metrics(settings)
     log = log or Log()
@@ -272,6 +273,7 @@ class Supervisor:
         self._counting: list[tuple[set[Worker], asyncio.Event]] = []
         """Who asks what was counted: the workers that have not answered, and what is set when all have."""
         self._telling: set[asyncio.Task[None]] = set()
+        self._accept_failed = False
         self._free = deque(range(boards.SLOTS))
         self._parked: dict[int, Connection] = {}
         self._suspects: deque[Connection] = deque()
@@ -367,7 +369,12 @@ class Supervisor:
 
     def _start_again(self) -> None:
         self._start_timer = None
-        self._start(self._models)
+        try:
+            self._start(self._models)
+        except OSError as error:  # no descriptors, processes or memory left: that may pass
+            self._early_deaths.append(time.monotonic())
+            self._say("start-failed", f"a worker cannot be started: {error.strerror}")
+            self._start_missing()
 
     def _on_message(self, worker: Worker) -> None:
         while worker.state is not State.GONE:
@@ -685,10 +692,13 @@ class Supervisor:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:  # too many open files: the callers wait in the kernel
-                self._say("accept-failed", f"connections cannot be accepted: {error.strerror}")
+                if not self._accept_failed:
+                    self._say("accept-failed", f"connections cannot be accepted: {error.strerror}; they wait")
+                self._accept_failed = True
                 self._loop.remove_reader(self._listener.fileno())
                 self._loop.call_later(1.0, self._accept_again)
                 return
+            self._accept_failed = False
             accepted.setblocking(False)
             with suppress(OSError):  # the caller may be gone already
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
