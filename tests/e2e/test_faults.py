@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +37,16 @@ from misbehaving import (
 )
 from modelport.bundle import open_bundle
 from modelport.signature import Field
+
+CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+def _has_namespaces() -> bool:
+    try:
+        return subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="the workers of a service are found in /proc")
 
@@ -124,6 +137,28 @@ def test_6_and_13_a_long_load_is_alive_not_ready_and_can_be_stopped(bundle: Path
         assert service.stop() == 0
         os.close(opened)
         assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+@pytest.mark.skipif(not _has_namespaces(), reason="a container's process 1 can be had only where namespaces can be made")
+def test_7_as_process_1_of_a_container_it_takes_in_orphans_and_ends_with_0(bundle: Path) -> None:
+    """Scenario 7."""
+    program = "from modelport.cli.main import main; main()"
+    words = [sys.executable, "-c", program, "serve", str(bundle), "--trust", "--port", "0", "--workers", "1"]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    process = subprocess.Popen([*CONTAINER, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    service = Running(process)
+    try:
+        service.wait_for("worker-ready")
+        (first,) = service.workers()
+        orphan = "import os, signal; os.fork() or os.fork() or os._exit(0)"  # its parent ends before it does
+        subprocess.run(["nsenter", "-t", str(first), "-U", "-p", sys.executable, "-c", orphan], check=True)
+        while _zombies(first):
+            pass
+        os.kill(first, signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        service.entries()
 
 
 def test_8_a_reload_loses_no_request_and_each_answer_is_of_one_version(bundle: Path, tmp_path: Path) -> None:
@@ -373,6 +408,16 @@ def _until_refused(service: Running) -> None:
             socket.create_connection((host, int(port))).close()
         except OSError:
             return
+
+
+def _zombies(parent: int) -> list[int]:
+    """The children of a process that have ended, and that it has not taken in."""
+    zombies = []
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        with suppress(FileNotFoundError):  # it has been taken in just now
+            if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                zombies.append(int(child))
+    return zombies
 
 
 def _is_asleep(worker: int) -> bool:
