@@ -33,15 +33,15 @@ FACTOR = 2.0
 _PATIENCE_S = 60.0
 
 
-def make_bundle(folder: Path, *, factor: float = FACTOR, golden: float | None = None, signature: Signature = SIGNATURE) -> Bundle:
-    """The misbehaving model as a bundle; with `golden`, that is recorded as its answer to 2."""
+def make_bundle(folder: Path, *, factor: float = FACTOR, golden: float | None = None, signature: Signature = SIGNATURE, what: int = 0, number: float = 2.0) -> Bundle:
+    """The misbehaving model as a bundle, with `what` and `number` as its example; with `golden`, that is recorded as the answer to it."""
     (folder / "model").mkdir(parents=True)
     (folder / "code").mkdir()
     shutil.copy(misbehaving.__file__, folder / "code")
     model = misbehaving.Misbehaving(factor).fit(None)
     (folder / "model" / "model.pkl").write_bytes(pickle.dumps(model))
-    row = {"what": 0.0, "number": 2.0}
-    answer = 2 * factor if golden is None else golden
+    row = {"what": float(what), "number": number}
+    answer = number * factor if golden is None else golden
     (folder / "example.json").write_text(json.dumps([row]))
     (folder / "golden.json").write_text(json.dumps({"tolerance": 1e-6, "rows": [{"input": row, "output": {"prediction": answer}}]}))
     card = Card("sklearn", "misbehaving.Misbehaving", "scikit-learn", sklearn.__version__, features=("what", "number"), feature_count=2)

@@ -5,8 +5,8 @@ The numbers are those of section C of the list of conformance scenarios. What is
     30  the 60 seconds at ten times the capacity, with their times and the memory: bench/overload.py
     31  in the batcher alone: test_batching.py, test_expired_work_is_never_computed
     32  by the way a caller leaves: test_fastpath.py, test_a_caller_who_left_is_not_computed_whether_it_closed_or_was_cut_off
-    33  one slow head, one slow body: test_fastpath.py, test_a_head_that_does_not_come_is_408...; test_serving_guard.py, ..._is_408
-    35  a chunked body without end, headers over the limit, spellings of a path and hosts, one by one: test_serving_guard.py, test_fastpath.py
+    33  one slow head, one slow body: test_fastpath.py, test_a_head_that_does_not_come_is_408_and_...; test_serving_guard.py
+    35  a chunked body without end, headers over the limit, spellings of a path, hosts: test_serving_guard.py, test_fastpath.py
     37  each bad body with its pointer, both ways through the service: test_serving_contract.py, test_fastpath.py
     38  belongs to models of images, which there are none of yet
     39  the turns that callers take: test_batching.py, test_a_flood_does_not_keep_others_from_being_taken
@@ -29,6 +29,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from faults_world import Running, ask, make_bundle, serving
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="the workers 
 
 CALL_S = 0.004
 """What the model takes for a row in the tests of overload."""
-CALLERS = 300
+CALLERS = 1000
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,6 +57,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose example costs what the requests of these tests do, so that the service expects it."""
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "slow", what=SLEEP, number=CALL_S).folder
+
+
+@pytest.fixture(scope="module")
 def steady(bundle: Path) -> Iterator[Running]:
     """A service that no test hurts."""
     with serving(bundle) as running:
@@ -65,21 +72,25 @@ def steady(bundle: Path) -> Iterator[Running]:
 # Overload
 
 
-def test_30_and_40_of_far_too_much_what_can_be_answered_is_and_health_all_the_while(bundle: Path) -> None:
+def test_30_and_40_of_far_too_much_what_can_be_answered_is_and_health_all_the_while(slow: Path) -> None:
     """The rest is refused and told when to come again; the model computes nothing that nobody gets; and afterwards all is as before."""
 
-    async def flooded(service: Running) -> tuple[Counter[int], list[tuple[int, str]], list[int]]:
+    async def flooded(service: Running) -> tuple[Counter[int], list[str], list[int]]:
         statuses: Counter[int] = Counter()
-        refused: list[tuple[int, str]] = []
-        enough = asyncio.Event()
+        refused: list[str] = []
+        enough, turns = asyncio.Event(), asyncio.Semaphore(0)
 
         async def insist() -> None:
             async with _connection(service) as (reader, writer):
                 while not enough.is_set():
                     status, headers, _ = await _asked(reader, writer, _post(SLEEP, CALL_S))
                     statuses[status] += 1
-                    if status != 200:
-                        refused.append((status, headers.get("retry-after", "")))
+                    if status == 503:
+                        refused.append(headers["retry-after"])
+                        await turns.acquire()
+                    else:  # ten of those who were refused ask again for each who was not: ten times what can be answered
+                        for _ in range(10):
+                            turns.release()
 
         async def look() -> list[int]:
             seen = []
@@ -92,29 +103,30 @@ def test_30_and_40_of_far_too_much_what_can_be_answered_is_and_health_all_the_wh
         callers = [asyncio.create_task(insist()) for _ in range(CALLERS)]
         seen = await look()
         enough.set()
+        for _ in callers:
+            turns.release()
         await asyncio.gather(*callers)
         return statuses, refused, seen
 
-    with serving(bundle, "--timeout", "0.5") as service:
+    with serving(slow, "--timeout", "2") as service:
         (worker,) = service.workers()
         with service.client() as client:
-            assert ask(client, SLEEP, CALL_S).status_code == 200
             statuses, refused, health = asyncio.run(flooded(service))
             assert set(health) == {200}
             assert set(statuses) <= {200, 503, 504}
-            assert statuses[503] > 9 * statuses[200], "it was not ten times too much"
+            assert statuses[503] > 8 * statuses[200], "it was not ten times too much"
             assert statuses[504] <= statuses[200] // 10
-            assert {after for status, after in refused if status == 503} == {"1"}
+            assert {after.isdecimal() and int(after) > 0 for after in refused} == {True}
             assert [ask(client).status_code for _ in range(50)] == [200] * 50
         assert service.workers() == [worker]
         assert service.stop() == 0
         computed = service.lines().count("asleep")
-        assert 1 + statuses[200] <= computed <= 1 + statuses[200] + statuses[504]  # the 1 is the first call of this test
+        assert statuses[200] <= computed <= TAUGHT + statuses[200] + statuses[504]
 
 
-def test_31_what_has_waited_too_long_is_not_computed(bundle: Path) -> None:
+def test_31_what_has_waited_too_long_is_not_computed(slow: Path) -> None:
     """Behind a call that is longer than its deadline, in a service that knows that calls may be long."""
-    with serving(bundle, "--timeout", "2") as service, service.client() as client, ThreadPoolExecutor(2) as callers:
+    with serving(slow, "--timeout", "2") as service, service.client() as client, ThreadPoolExecutor(2) as callers:
         ask(client, SLEEP, 1.8)  # calls may take twice the longest so far
         service.wait_for_line("asleep")
         long = callers.submit(ask, client, SLEEP, 3.4)
@@ -126,8 +138,8 @@ def test_31_what_has_waited_too_long_is_not_computed(bundle: Path) -> None:
         assert "asleep" not in service.lines()
 
 
-def test_32_who_leaves_is_not_computed_and_no_error(bundle: Path) -> None:
-    with serving(bundle) as service, service.client() as client, ThreadPoolExecutor(1) as caller:
+def test_32_who_leaves_is_not_computed_and_no_error(slow: Path) -> None:
+    with serving(slow) as service, service.client() as client, ThreadPoolExecutor(1) as caller:
         stays = caller.submit(ask, client, SLEEP, 2.0)
         service.wait_for_line("asleep")
         with _dial(service) as leaves:
@@ -144,7 +156,7 @@ def test_32_who_leaves_is_not_computed_and_no_error(bundle: Path) -> None:
         assert "asleep" not in service.lines()
 
 
-def test_39_who_floods_the_service_keeps_nobody_else_waiting(bundle: Path) -> None:
+def test_39_who_floods_the_service_keeps_nobody_else_waiting(slow: Path) -> None:
     """Hundreds of requests of one address wait all the time; those of another are taken in turn, and none is refused."""
     overtaken: list[int] = []
 
@@ -172,9 +184,9 @@ def test_39_who_floods_the_service_keeps_nobody_else_waiting(bundle: Path) -> No
         enough.set()
         await asyncio.gather(*callers)
 
-    with serving(bundle, "--timeout", "10") as service:
+    with serving(slow, "--timeout", "10") as service:
         asyncio.run(flooded(service))
-        # In one line with all others it would come behind the nearly 300 that wait. In turn it waits for the running call, and for its own.
+        # In one line with all others it would come behind the nearly 1000 that wait. In turn it waits for the running call, and for its own.
         assert sorted(overtaken)[len(overtaken) // 2] < CALLERS / 2
 
 
@@ -319,10 +331,10 @@ def test_35_no_byte_of_a_request_becomes_another(steady: Running, name: str) -> 
         (_attack("Transfer-Encoding: chunked", body=(b"100000\r\n" + b" " * 2**20 + b"\r\n") * 17), [413]),
         (_attack(line="GET http://localhost/livez HTTP/1.1", body=b""), [200]),
         (_attack(line="GET http://evil.example/livez HTTP/1.1", body=b""), [200]),
-        (_attack("Host: evil.example", line="GET /livez HTTP/1.1", body=b""), [400]),
+        (_attack("Host: evil.example", line="GET /livez HTTP/1.1", body=b""), [421]),
         (b"GET /livez HTTP/1.1\r\nHost: evil.example\r\n\r\n", [421]),
-        (b"GET /livez HTTP/1.1\r\nHost: localhost:80:80@x\r\n\r\n", [400]),
-        (b"GET /livez HTTP/1.1\r\n\r\n", [400]),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost:80:80@x\r\n\r\n", [421]),
+        (b"GET /livez HTTP/1.1\r\n\r\n", [421]),
         (b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n" * 40, [200] * 40),
     ],
     ids=["announced too large", "too large in chunks", "absolute", "absolute and strange", "two hosts", "strange host", "no such host",
@@ -374,9 +386,8 @@ def test_37_whatever_a_body_holds_it_is_refused_by_name_and_hurts_nobody(steady:
         for name, (body, status) in WRONG.items():
             answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
             assert (name, answer.status_code, answer.headers["content-type"]) == (name, status, "application/problem+json")
-            if status == 422:
-                pointers = [error["pointer"] for error in answer.json()["errors"]]
-                assert (name, pointers) == (name, ["/number"] if name[0] in "N1a" and "a list" not in name and name != "a number" else pointers)
+            if b'"number"' in body and status == 422:
+                assert (name, [error["pointer"] for error in answer.json()["errors"]]) == (name, ["/number"])
             assert ask(client).json() == {"prediction": 4.0}
 
 

@@ -11,7 +11,6 @@ They need Linux: its namespaces and control groups, and root to make them. Elsew
 
 from __future__ import annotations
 
-import ctypes.util
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from faults_world import Running, ask, launched, make_bundle, serving
+from faults_world import ask, launched, make_bundle, serving
 from serving_world import FLOWER
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="the workers of a service are found in /proc")
@@ -51,7 +50,8 @@ def test_49_a_wall_clock_that_jumps_changes_no_answer(bundle: Path, tmp_path: Pa
     clock = tmp_path / "clock"
     clock.write_text("+0")
     environment = {
-        "LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }  # fmt: skip
     ids = []
     with serving(bundle, **environment) as service, service.client() as client:
@@ -89,7 +89,8 @@ touch /etc/modelport-was-here 2>/dev/null && exit 90
 unset HOME
 exec "$@"
 """
-RANDOM_USER = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"]
+RANDOM_USER = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
+RANDOM_USER += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"]
 """Who owns nothing. It may read whatever is there, as this Python may stand in somebody's home."""
 
 
@@ -220,5 +221,6 @@ def _need(there: bool, what: str) -> None:
 def _unshared(kind: str) -> list[str]:
     """Words that become a program with a part of the system of its own."""
     words = ["unshare", kind, "--"]
-    _need(shutil.which("unshare") is not None and not subprocess.run([*words, "true"], stderr=subprocess.DEVNULL, check=False).returncode, words[1])
+    _need(shutil.which("unshare") is not None, "unshare")
+    _need(subprocess.run([*words, "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0, f"unshare {kind}")
     return words
