@@ -270,6 +270,8 @@ class Connection(HttpToolsProtocol):
         self._upgrades = False
         """Whether it asks for another protocol."""
         self._bytes = self._body_bytes = 0
+        self._last_seen = b"\0"
+        """The head of the last request that was looked for among those that are known: mostly that of the next one."""
         self._age = 0
         """Ticks since something was last asked or answered."""
         self._asked = False
@@ -362,12 +364,16 @@ class Connection(HttpToolsProtocol):
 
     def _take_known(self, data: bytes) -> bytes:
         """Take requests whose heads are known, as many as `data` begins with; what is left of it."""
-        heads = self._shared.heads
         while data:
-            start = data.find(b"\r\n\r\n") + 4
-            head = heads.get(data[:start])
+            if not data.startswith(self._last_seen):
+                end = data.find(b"\r\n\r\n")
+                if end < 0:
+                    break
+                self._last_seen = data[: end + 4]
+            head = self._shared.heads.get(self._last_seen)
             if head is None:
                 break
+            start = len(self._last_seen)
             stop = start + head.length
             if stop > len(data) or not self._take(head, data[start:stop]):
                 break

@@ -12,7 +12,7 @@ import hmac
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
 from modelport.errors import BodyTooLarge, HeadersTooLarge, RequestTimeout, Unauthorized, UnsupportedMediaType, WrongHost
@@ -297,32 +297,28 @@ def given_id(header: bytes) -> str:
     return header.decode() if _REQUEST_ID.fullmatch(header) else ""
 
 
-_CHANCE_DIGITS = 19
-_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-"""A digit of chance as one that also says that this is a UUID of RFC 9562: 10 and two bits."""
-
-
 class _Ids:
-    """Makes UUIDs of version 7 (RFC 9562): the time in milliseconds, then chance.
+    """Makes UUIDs of version 7 (RFC 9562): the time in milliseconds, a count within it (section 6.2, method 1), and chance.
 
-    Chance is fetched for many at once, and the time is put into digits once a millisecond: an id is needed for every request.
+    Every request needs one: so all but the count is made once a millisecond.
     """
 
+    _COUNTS = tuple(f"{count:03x}" for count in range(4096))
+
     def __init__(self) -> None:
-        self._chance, self._at = "", 0
-        self._milliseconds, self._time = 0, ""
+        self._milliseconds = 0
+        self._counts: Iterator[str] = iter(())
+        self._before = self._after = ""
 
     def __call__(self) -> str:
         milliseconds = time.time_ns() // 1_000_000
-        if milliseconds != self._milliseconds:
-            digits = f"{milliseconds:012x}"
-            self._milliseconds, self._time = milliseconds, f"{digits[:8]}-{digits[8:]}-7"
-        start = self._at
-        if start + _CHANCE_DIGITS > len(self._chance):
-            self._chance, start = os.urandom(4096).hex(), 0
-        self._at = start + _CHANCE_DIGITS
-        chance = self._chance[start : self._at]
-        return f"{self._time}{chance[:3]}-{_VARIANT[chance[3]]}{chance[4:7]}-{chance[7:]}"
+        count = next(self._counts, "")
+        if milliseconds != self._milliseconds or not count:
+            digits, chance = f"{milliseconds:012x}", int.from_bytes(os.urandom(8)) & (1 << 62) - 1 | 1 << 63
+            self._milliseconds, self._counts = milliseconds, iter(self._COUNTS)
+            self._before, self._after = f"{digits[:8]}-{digits[8:]}-7", f"-{chance >> 48:04x}-{chance & (1 << 48) - 1:012x}"
+            count = next(self._counts)
+        return f"{self._before}{count}{self._after}"
 
 
 uuid7 = _Ids()

@@ -288,33 +288,33 @@ class _NumbersReader:
         self._names = [field.name for field in fields]
         self._dtype = np.dtype(fields[0].dtype or "float64")
         self._nullable = any(field.nullable for field in fields)
+        self._quotes = 2 * len(fields)
         # JSON has no infinity: so it can stand for what is not there
-        self._decoder = _struct_decoder(fields, types, math.inf)
+        self._decode = _struct_decoder(fields, types, math.inf).decode
 
     def __call__(self, body: bytes) -> Rows | None:
         try:
-            decoded = self._decoder.decode(body)
+            decoded = self._decode(body)
         except (ValueError, RecursionError):
             return None
-        if isinstance(decoded, list):
-            matrix = self._matrix(list(map(_cells, decoded)))
-            keys = matrix.size
-            if self._nullable:
-                absent = np.isinf(matrix)
-                keys -= int(np.count_nonzero(absent))
-                matrix[absent] = math.nan
-            rows = Rows(len(decoded), False, self._columns(matrix))
-        else:
+        if type(decoded) is not list:
             cells = _cells(decoded)
-            keys = len(cells)
-            if self._nullable and math.inf in cells:
-                keys -= cells.count(math.inf)
-                cells = tuple(None if cell == math.inf else cell for cell in cells)
-            rows = Rows(1, True, None, (cells,), self._make)
-        # (none of the quotes is a character of a string, if so few of them are already enough)
-        if body.count(b'"') != 2 * keys and _quotes(body) != 2 * keys:
+            # (if so few quotes are enough for the keys, none of them is a character of a string)
+            if body.count(b'"') != self._quotes or (self._nullable and math.inf in cells):
+                cells = self._closer(body, cells)
+            return Rows(1, True, None, (cells,), self._make)
+        matrix = self._matrix(list(map(_cells, decoded)))
+        absent = np.isinf(matrix)
+        matrix[absent] = math.nan
+        if _quotes(body) != 2 * (matrix.size - int(np.count_nonzero(absent))):
             parse_json(body)
-        return rows
+        return Rows(len(decoded), False, self._columns(matrix))
+
+    def _closer(self, body: bytes, cells: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The cells of a single record in which fields are missing, or that is written unusually."""
+        if _quotes(body) != 2 * (len(cells) - cells.count(math.inf)):
+            parse_json(body)
+        return tuple(None if cell == math.inf else cell for cell in cells)
 
     def _make(self, cells: Sequence[tuple[Any, ...]]) -> Columns:
         return self._columns(self._matrix(cells))
