@@ -33,7 +33,15 @@ FACTOR = 2.0
 _PATIENCE_S = 60.0
 
 
-def make_bundle(folder: Path, *, factor: float = FACTOR, golden: float | None = None, signature: Signature = SIGNATURE, what: int = 0, number: float = 2.0) -> Bundle:
+def make_bundle(
+    folder: Path,
+    *,
+    factor: float = FACTOR,
+    golden: float | None = None,
+    signature: Signature = SIGNATURE,
+    what: int = misbehaving.ANSWER,
+    number: float = 2.0,
+) -> Bundle:
     """The misbehaving model as a bundle, with `what` and `number` as its example; with `golden`, that is recorded as the answer to it."""
     (folder / "model").mkdir(parents=True)
     (folder / "code").mkdir()
