@@ -79,7 +79,7 @@ def test_a_scikit_learn_pickle_of_another_minor_version_is_refused() -> None:
     with pytest.raises(VersionMismatch) as caught:
         gates.check_version(FILE, old)
     assert caught.value.message.startswith(f"model.pkl was written by scikit-learn 1.1.2, you have {CARD.version}: ")
-    assert "pip install scikit-learn==1.1.2" in caught.value.hint
+    assert "how to make an environment that has 1.1.2; or say --trust-version" in caught.value.hint
     gates.check_version(FILE, old, trust_version=True)
 
 

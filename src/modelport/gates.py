@@ -47,7 +47,7 @@ def check_version(path: Path, card: Card, *, trust_version: bool = False) -> Non
     if _minor(here) != _minor(card.version):
         raise VersionMismatch(
             f"{path} was written by {card.library} {card.version}, you have {here}: its answers may differ, or it may not load",
-            hint=f"Install that version (pip install {card.library}=={card.version}), or say --trust-version. See `modelport inspect`.",
+            hint=f"`modelport inspect {path}` says how to make an environment that has {card.version}; or say --trust-version.",
         )
 
 
