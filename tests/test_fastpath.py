@@ -515,18 +515,22 @@ def test_a_caller_who_left_is_not_computed_whether_it_closed_or_was_cut_off() ->
     async def story(told: Talk) -> None:
         told.send(GOOD)
         await asyncio.to_thread(gate.begun.wait, 30)
-        closing, broken = told.dial(Transport()), told.dial(Transport())
+        closing, broken, ordinary = told.dial(Transport()), told.dial(Transport()), told.dial(Transport())
         closing.data_received(GOOD)
         broken.data_received(GOOD)
+        ordinary.data_received(GOOD.replace(b"Host", b"Content-Encoding: identity\r\nHost"))
+        await told.turn()
+        assert service.batcher(told.shared.settings).waiting == 3
         assert closing.eof_received() is False
         broken.connection_lost(ConnectionResetError())
+        ordinary.connection_lost(ConnectionResetError())
         gate.open.set()
         (answer,) = await told.answers(1)
         assert status(answer) == 200
         await told.turn()
         assert gate.calls == 1
         assert sorted(told.watch.statuses) == [200, 499, 499]
-        assert told.watch.closed_slots == [7]
+        assert told.watch.closed_slots == [7, 7]
 
     talk(story, service)
 

@@ -178,14 +178,16 @@ class Application:
         if work.body:
             service.check(work.body)
         batcher.submit(work)
-        left = asyncio.ensure_future(exchange.left())
-        try:
-            await asyncio.wait((answered, left), return_when=asyncio.FIRST_COMPLETED)
+
+        def left() -> None:
             if not answered.done():
-                raise Disconnected
-            return answered.result()
+                answered.set_exception(Disconnected())
+
+        exchange.when_left.add(left)
+        try:
+            return await answered
         finally:
-            left.cancel()
+            exchange.when_left.discard(left)
             work.cancel()
 
     async def _where_it_fits(self, size: int, work: Callable[[], _Made]) -> _Made:

@@ -255,6 +255,8 @@ class Connection(HttpToolsProtocol):
         self._shared, self._slot = shared, slot
         self._address = ""
         self._pending: deque[_Request] = deque()
+        self._when_left: set[Callable[[], None]] = set()
+        """What the application wants called when the caller goes away."""
         self._ending = False
         """Whether nothing more is read, and the connection ends with the last answer that is owed."""
         # The message that is being read
@@ -288,6 +290,8 @@ class Connection(HttpToolsProtocol):
             self._take_ordinarily()
         super().connection_lost(exc)
         self._shared.connections.discard(self)
+        for tell in tuple(self._when_left):
+            tell()
         while self._pending:
             self._abandon(self._pending.popleft())
         if self._shared.board is not None:
@@ -468,7 +472,7 @@ class Connection(HttpToolsProtocol):
         """Leave the request whose head was read to uvicorn, behind the answers that are owed."""
         if self._shared.board is not None:
             self._shared.board.owed(self._slot, 1)
-        self.scope["extensions"] = {"modelport": {"slot": self._slot}}
+        self.scope["extensions"] = {"modelport": {"slot": self._slot, "when_left": self._when_left}}
         if self._pending:
             self.cycle = _Unanswered()  # type: ignore[assignment]
         super().on_headers_complete()

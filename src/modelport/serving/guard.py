@@ -162,8 +162,11 @@ class Exchange:
         self.request_id = given_id(given) or uuid7()
         self.caller: str = scope["client"][0] if scope.get("client") else ""
         """Whose turn it is when many wait: the key's name, or the address."""
-        self.slot: int = scope.get("extensions", {}).get("modelport", {}).get("slot", -1)
+        about = scope.get("extensions", {}).get("modelport", {})
+        self.slot: int = about.get("slot", -1)
         """The connection's place on the board."""
+        self.when_left: set[Callable[[], None]] = about.get("when_left", set())
+        """What is called when the caller goes away before it has its answer."""
         self.model = ""
         """The X-Model header, once it is known which model is asked."""
         self.trace = NO_TRACE
@@ -207,11 +210,6 @@ class Exchange:
             parts.append(message.get("body", b""))
             if self._complete:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def left(self) -> None:
-        """Return when the caller has gone away. For when the body is there."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
     async def fail(self, error: Exception, headers: dict[str, str] | None = None) -> None:
         """Answer with an error, unless an answer has begun: then the connection is all that can be ended."""
