@@ -245,10 +245,6 @@ def test_34_thousands_of_idle_connections_keep_nobody_waiting(bundle: Path) -> N
                 assert [ask(client).status_code for _ in range(20)] == [200] * 20
 
 
-@pytest.mark.xfail(
-    run=False,
-    reason="a worker that has no descriptor left for a connection it is handed loses it: IndexError in worker._obey",
-)
 def test_34_without_descriptors_callers_wait_and_it_is_logged_once(bundle: Path) -> None:
     """And whoever closes a connection lets another in."""
     with serving(bundle, before=["prlimit", "--nofile=150:150", "--"]) as service, contextlib.ExitStack() as held:

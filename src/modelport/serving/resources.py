@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import sys
+import resource
 from contextlib import suppress
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OTHER_FILES = 128
+"""Files that a process has open beside its connections: libraries, its board, its log, the sockets of the workers."""
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "LOKY_MAX_CPU_COUNT",
 )  # fmt: skip
@@ -44,12 +46,15 @@ def thread_shares(threads: int) -> dict[str, str]:
 
 def raise_open_files() -> None:
     """Let this process and those it starts have as many files and connections open as the system allows; the default is often 1024."""
-    if sys.platform != "win32":
-        import resource
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS names a limit that it does not take
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with suppress(ValueError, OSError):  # macOS names a limit that it does not take
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+def most_connections(most: int) -> int:
+    """How many connections a process may have, at most `most`, that leave it the other files it needs."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if limit == resource.RLIM_INFINITY else max(16, min(most, limit - _OTHER_FILES))
 
 
 def _quota(cgroup: Path) -> float | None:

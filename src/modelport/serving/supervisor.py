@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 import os
 import signal
 import socket
@@ -71,6 +72,7 @@ _REMEMBERED_S = 120.0
 _LONGEST_PAUSE_S = 30.0
 _LINGER_S = 2.0
 _HEAD_WAIT_S = 0.02
+_ACCEPT_PAUSE_S = 0.05
 _MOST_DENIED = 1000
 _COUNT_WAIT_S = 0.1
 """How long workers have to say what they have counted; of one that does not answer, what it said last is taken."""
@@ -273,8 +275,8 @@ class Supervisor:
         self._counting: list[tuple[set[Worker], asyncio.Event]] = []
         """Who asks what was counted: the workers that have not answered, and what is set when all have."""
         self._telling: set[asyncio.Task[None]] = set()
-        self._accept_failed = False
-        self._free = deque(range(boards.SLOTS))
+        self._said_full_s = -math.inf
+        self._free = deque(range(resources.most_connections(boards.SLOTS)))
         self._parked: dict[int, Connection] = {}
         self._suspects: deque[Connection] = deque()
         self._denied: dict[bytes, None] = {}
@@ -687,25 +689,29 @@ class Supervisor:
     def _on_accept(self) -> None:
         """Take what connections there are; one at a time would be late, and more than some would keep the rest waiting."""
         for _ in range(64):
+            if not self._free:
+                self._pause_accepting("there are as many as the limit of open files allows")
+                return
             try:
                 accepted, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError as error:  # too many open files: the callers wait in the kernel
-                if not self._accept_failed:
-                    self._say("accept-failed", f"connections cannot be accepted: {error.strerror}; they wait")
-                self._accept_failed = True
-                self._loop.remove_reader(self._listener.fileno())
-                self._loop.call_later(1.0, self._accept_again)
+            except OSError as error:  # the system as a whole has too many open files
+                self._pause_accepting(error.strerror or str(error))
                 return
-            self._accept_failed = False
             accepted.setblocking(False)
             with suppress(OSError):  # the caller may be gone already
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not self._free:
-                accepted.close()
-                continue
             self._place(Connection(self._free.popleft(), accepted))
+
+    def _pause_accepting(self, reason: str) -> None:
+        """Let callers wait in the kernel for a moment; said at most once a minute."""
+        now = time.monotonic()
+        if now > self._said_full_s + 60:
+            self._say("accept-failed", f"connections cannot be accepted: {reason}; they wait")
+            self._said_full_s = now
+        self._loop.remove_reader(self._listener.fileno())
+        self._loop.call_later(_ACCEPT_PAUSE_S, self._accept_again)
 
     def _accept_again(self) -> None:
         if self._listener.fileno() >= 0:
