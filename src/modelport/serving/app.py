@@ -96,9 +96,14 @@ class Application:
         return paths | {"/predict": self._only, "/invocations": self._only} if self._only else paths
 
     def _endpoints(self) -> dict[str, dict[str, Handler]]:
-        """Every path, with what answers each of its methods."""
+        """Every path, with what answers each of its methods; first those that are asked most, for they are looked up in this order."""
         page, docs = partial(self._page, "index.html"), partial(self._page, "docs.html")
-        paths: dict[str, dict[str, Handler]] = {
+        paths: dict[str, dict[str, Handler]] = {}
+        if self._only:
+            paths["/predict"] = {"POST": partial(self._ask, dialects.native)}
+            paths["/invocations"] = {"POST": partial(self._ask, dialects.invocations)}
+        paths |= {
+            "/models/{name}/predict": {"POST": partial(self._ask, dialects.native)},
             "/": {"GET": page},
             "/docs": {"GET": docs},
             "/openapi.json": {"GET": self._openapi},
@@ -111,7 +116,6 @@ class Application:
             "/models/{name}/docs": {"GET": docs},
             "/models/{name}/openapi.json": {"GET": self._openapi},
             "/models/{name}/static/{file}": {"GET": self._static},
-            "/models/{name}/predict": {"POST": partial(self._ask, dialects.native)},
             "/v2": {"GET": self._v2_server},
             "/v2/": {"GET": self._v2_server},
             "/v2/health/live": {"GET": self._v2_live},
@@ -126,11 +130,8 @@ class Application:
             paths[model] = {"GET": self._v2_model}
             paths[f"{model}/ready"] = {"GET": self._v2_model_ready}
             paths[f"{model}/infer"] = {"POST": partial(self._ask, dialects.v2_infer)}
-        if self._only:
-            paths["/predict"] = {"POST": partial(self._ask, dialects.native)}
-            paths["/invocations"] = {"POST": partial(self._ask, dialects.invocations)}
-            if self.settings.predict_route:
-                paths[self.settings.predict_route] = {"POST": partial(self._ask, dialects.v1)}
+        if self._only and self.settings.predict_route:
+            paths[self.settings.predict_route] = {"POST": partial(self._ask, dialects.v1)}
         if self.settings.health_route:
             paths[self.settings.health_route] = {"GET": self._readyz}
         return paths
