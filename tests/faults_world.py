@@ -79,6 +79,8 @@ class Running:
         """The next such entry of its log, or the last of so many."""
         while True:
             entry = self._events.get(timeout=_PATIENCE_S)
+            if entry is None:  # for who asks next
+                self._events.put(None)
             assert entry is not None, f"it ended before it said {event!r}; it said {self.seen}"
             self.seen.append(entry)
             times -= entry["event"] == event
@@ -89,6 +91,8 @@ class Running:
         """Wait until so many lines of its standard error are `text`."""
         while times:
             line = self._lines.get(timeout=_PATIENCE_S)
+            if line is None:
+                self._lines.put(None)
             assert line is not None, f"it ended before it printed {text!r}"
             times -= line == text
 

@@ -80,8 +80,9 @@ set -e
 mount --make-rprivate /
 mount --bind "$BUNDLE" /mnt
 mount -t tmpfs -o size=64m tmpfs /dev/shm
-mount -t tmpfs -o "$TMP" tmpfs /tmp
-[ -z "$FULL" ] || dd if=/dev/zero of=/tmp/full bs=64k 2>/dev/null || true
+mount -t tmpfs -o "$TMP" tmpfs /media
+[ -z "$FULL" ] || dd if=/dev/zero of=/media/full bs=64k 2>/dev/null || true
+export TMPDIR=/media
 mount -o remount,bind,ro /mnt
 mount -o remount,bind,ro /
 cd /
