@@ -375,7 +375,7 @@ def test_what_cannot_be_answered_in_time_is_refused_at_once_with_the_seconds_to_
     ask(batcher, *(Asked(world, value) for value in range(5)))
     with pytest.raises(Unavailable) as refused:
         batcher.submit(Asked(world, 6, within=3.0))
-    assert refused.value.retry_after_s == 5  # one second of the running call, six of rows, and three would have been in time
+    assert refused.value.retry_after_s == 6  # one second of the running call, six of rows, and 2.4 would have been surely in time
     assert seen.sheds == ["wait"]
     world.settle()
     assert 6 not in world.computed

@@ -28,6 +28,8 @@ _WORTHWHILE = 9
 _MAX_WAITING_BYTES = 2**28
 _MANY = 100
 """Requests of one turn of the loop; more of them are looked at."""
+_SURE = 0.8
+"""What is taken is expected to be answered in this part of the time it has: calls differ, and who is late was computed for nothing."""
 _PROBE_EVERY = 16
 """On a thread a call seems longer than it is, for the loop is in its way: so what may be short is tried on the loop every so often."""
 
@@ -182,6 +184,8 @@ class _Call(Generic[AnyRows, Answers]):
     rows: int
     until: float
     """When it should be over, by `loop.time()`."""
+    ordered: float
+    """When the thread was told, by the clock."""
 
 
 class Batcher(Generic[AnyRows, Answers]):
@@ -213,6 +217,8 @@ class Batcher(Generic[AnyRows, Answers]):
         self._lines: OrderedDict[str, deque[Work[AnyRows, Answers]]] = OrderedDict()
         self._waiting = self._waiting_rows = self._waiting_bytes = 0
         self._max_waiting = max_waiting
+        self._queue_row_s = 0.0
+        """Seconds for each row in the last calls, while calls leave some waiting; else 0. Of small calls, as urgent works make them."""
         self._scheduled = False
         self._probe = 0
         self._running: _Call[AnyRows, Answers] | None = None
@@ -257,8 +263,8 @@ class Batcher(Generic[AnyRows, Answers]):
         mine = len(self._lines.get(work.caller, ())) + 1
         ahead = min(self._waiting, mine * max(1, len(self._lines)))
         rows_ahead = self._waiting_rows * ahead // self._waiting if self._waiting else 0
-        wait_s = self._left_s(now) + self.pace.wait(rows_ahead + rows)
-        late_s = now + wait_s - work.deadline
+        wait_s = self._left_s(now) + max(self.pace.wait(rows_ahead + rows), self._queue_row_s * (rows_ahead + rows))
+        late_s = now + wait_s / _SURE - work.deadline
         if late_s > 0:
             self._refuse("wait", f"{self._waiting} requests wait for the model; an answer would take {wait_s:.1f} s", late_s)
         if self._waiting >= self._max_waiting or self._waiting_bytes + len(work.body) > _MAX_WAITING_BYTES:
@@ -288,7 +294,7 @@ class Batcher(Generic[AnyRows, Answers]):
                 self._scheduled = True
                 self._loop.call_soon(self._flush)
             return
-        self._running = _Call(works, rows, self._loop.time() + seconds)
+        self._running = _Call(works, rows, self._loop.time() + seconds, self._clock())
         self._arm()
         self._thread.submit(self._call_there, self._running)
 
@@ -359,7 +365,9 @@ class Batcher(Generic[AnyRows, Answers]):
         finally:
             if self._flight is not None:
                 self._flight.end()
-        self._learn(works, rows, begun, self._clock() - begun)
+        seconds = self._clock() - begun
+        self._learn(rows, seconds)
+        self._observe(works, rows, begun, seconds)
         start = 0
         for work in works:
             self._deliver(work, answers, start, None)
@@ -415,13 +423,21 @@ class Batcher(Generic[AnyRows, Answers]):
         """A call on the thread is over: begin the next, then deliver."""
         self._running = None
         self._disarm()
-        self._learn(call.works, call.rows, begun, seconds)
+        # Also what the thread and the loop waited for each other: who waits for the next call waits for that too.
+        self._learn(call.rows, self._clock() - call.ordered)
+        self._observe(call.works, call.rows, begun, seconds)
         self._flush()
         for outcome in outcomes:
             self._deliver(*outcome)
 
-    def _learn(self, works: list[Work[AnyRows, Answers]], rows: int, begun: float, seconds: float) -> None:
+    def _learn(self, rows: int, seconds: float) -> None:
         self.pace.learn(rows, seconds)
+        if self._waiting and self._queue_row_s:
+            self._queue_row_s = 0.7 * self._queue_row_s + 0.3 * seconds / rows
+        else:
+            self._queue_row_s = seconds / rows if self._waiting else 0.0
+
+    def _observe(self, works: list[Work[AnyRows, Answers]], rows: int, begun: float, seconds: float) -> None:
         if self._observer is not None:
             self._observer.batch(rows, len(works), begun - works[0].arrived, seconds)
 
