@@ -427,7 +427,7 @@ def _rest(connection: socket.socket) -> bytes:
 def _said(service: Running, sent: bytes) -> bytes:
     """The answers to bytes, after which no more are sent."""
     connection = _dial(service)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it was refused before all was sent
+    with contextlib.suppress(OSError):  # it was refused before all was sent
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
     return _rest(connection)

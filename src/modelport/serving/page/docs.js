@@ -113,7 +113,7 @@ function inside(api, operation) {
       prose(operation.what.description),
       el("p", { class: "note" }, el("a", { href: `#${encodeURIComponent(operation.id)}` }, "Link to this")),
       parameterTable(api, operation.parameters),
-      ...bodySchemas(api, operation.what.requestBody),
+      ...bodySchemas(api, operation.what),
       el("h3", {}, "Responses"),
       ...responses(api, Object.entries(operation.what.responses ?? {}))),
     el("div", { class: "trying" }, request.node, request.code.node));
@@ -125,11 +125,17 @@ function parameterTable(api, parameters) {
   return el("div", {}, el("h3", {}, "Parameters"), el("ul", { class: "schema" }, ...rows));
 }
 
-function bodySchemas(api, body) {
-  if (!body) return [];
-  const resolved = resolve(api, body);
+function bodySchemas(api, what) {
+  if (!what.requestBody) return [];
+  const resolved = resolve(api, what.requestBody);
   const title = el("h3", {}, "Request body", resolved.required ? null : el("span", { class: "optional" }, " optional"));
-  return [title, prose(resolved.description), ...mediaViews(api, resolved.content)].filter(Boolean);
+  return [title, prose(resolved.description), ...mediaViews(api, bodies(api, what))].filter(Boolean);
+}
+
+/** What an operation takes: by media type. CSV stands apart in the document, for JSON Schema cannot say what a table must hold. */
+function bodies(api, what) {
+  const content = resolve(api, what.requestBody ?? {}).content ?? {};
+  return what["x-csv"] ? { ...content, "text/csv": what["x-csv"] } : content;
 }
 
 function responses(api, all) {
@@ -150,6 +156,7 @@ function responseView(api, status, response) {
 
 function mediaViews(api, content = {}) {
   return Object.entries(content).map(([type, media]) => el("div", { class: "media" }, el("p", { class: "note" }, el("code", {}, type)),
+    prose(media.description),
     media.schema ? schemaView(api, media.schema) : null,
     ...examplesOf(api, media).slice(0, 1).map(([, text]) => el("details", {}, el("summary", {}, "Example"), el("pre", { tabindex: "0", "aria-label": "Example" }, text)))));
 }
@@ -259,7 +266,7 @@ class Request {
       control.value = String(given);
       return { ...parameter, control };
     });
-    const content = Object.entries(resolve(api, operation.what.requestBody ?? {}).content ?? {});
+    const content = Object.entries(bodies(api, operation.what));
     this.choices = content.flatMap(([type, media]) => {
       const examples = examplesOf(api, media);
       return (examples.length ? examples : [["", ""]]).map(([name, text]) => ({ type, name: examples.length > 1 || content.length > 1 ? `${name} (${type})` : type, text }));
