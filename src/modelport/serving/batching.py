@@ -221,6 +221,8 @@ class Batcher(Generic[AnyRows, Answers]):
         """Seconds for each row in the last calls, while calls leave some waiting; else 0. Of small calls, as urgent works make them."""
         self._scheduled = False
         self._probe = 0
+        self._here = 1.0
+        """How long calls took on the loop, as part of what was expected."""
         self._running: _Call[AnyRows, Answers] | None = None
         self._alarm: Any = None
 
@@ -303,7 +305,7 @@ class Batcher(Generic[AnyRows, Answers]):
         if not self.pace.known or seconds >= 3 * INLINE_SECONDS:
             return False
         self._probe = (self._probe + 1) % _PROBE_EVERY
-        return seconds < INLINE_SECONDS or self._probe == 0
+        return seconds * self._here < INLINE_SECONDS or self._probe == 0
 
     def _gather(self) -> tuple[list[Work[AnyRows, Answers]], int]:
         """The works of the next call, one of each caller in turn, and how many rows they are.
@@ -366,7 +368,9 @@ class Batcher(Generic[AnyRows, Answers]):
             if self._flight is not None:
                 self._flight.end()
         seconds = self._clock() - begun
-        self._learn(rows, seconds)
+        self._here = 0.5 * self._here + 0.5 * min(2.0, seconds / self.pace.seconds(rows))
+        self.pace.learn(rows, seconds)
+        self._watch_queue(rows, seconds)
         self._observe(works, rows, begun, seconds)
         start = 0
         for work in works:
@@ -423,15 +427,15 @@ class Batcher(Generic[AnyRows, Answers]):
         """A call on the thread is over: begin the next, then deliver."""
         self._running = None
         self._disarm()
-        # Also what the thread and the loop waited for each other: who waits for the next call waits for that too.
-        self._learn(call.rows, self._clock() - call.ordered)
+        self.pace.learn(call.rows, seconds)
+        # Who waits for the next call waits also for what the thread and the loop wait for each other.
+        self._watch_queue(call.rows, self._clock() - call.ordered)
         self._observe(call.works, call.rows, begun, seconds)
         self._flush()
         for outcome in outcomes:
             self._deliver(*outcome)
 
-    def _learn(self, rows: int, seconds: float) -> None:
-        self.pace.learn(rows, seconds)
+    def _watch_queue(self, rows: int, seconds: float) -> None:
         if self._waiting and self._queue_row_s:
             self._queue_row_s = 0.7 * self._queue_row_s + 0.3 * seconds / rows
         else:
