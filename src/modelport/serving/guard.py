@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
-from modelport.errors import BodyTooLarge, HeadersTooLarge, RequestTimeout, Unauthorized, UnsupportedMediaType, WrongHost
+from modelport.errors import BodyTooLarge, HeadersTooLarge, RequestError, RequestTimeout, Unauthorized, UnsupportedMediaType, WrongHost
 from modelport.serving.negotiation import prefers_page
 from modelport.serving.problems import Answer, problem, public
 from modelport.serving.settings import Settings, is_loopback
@@ -78,7 +78,7 @@ class Guard:
         except Disconnected:
             exchange.status = 499
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer and the log the whole story
-            if public(error).status >= 500:
+            if not isinstance(public(error), RequestError):
                 self._telemetry.log.failure(error, exchange.request_id)
             await exchange.fail(error)
         finally:
