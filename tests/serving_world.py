@@ -20,8 +20,9 @@ from modelport import bundle as bundles
 from modelport.engines import Engine
 from modelport.frameworks import Card
 from modelport.serving.app import create_app
+from modelport.serving.listener import bind
 from modelport.serving.logs import Log
-from modelport.serving.server import Server, bind
+from modelport.serving.server import Server
 from modelport.serving.service import Service
 from modelport.serving.settings import Settings
 from modelport.signature import Columns, Field, Signature

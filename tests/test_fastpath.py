@@ -29,8 +29,9 @@ from modelport.errors import InvalidInput
 from modelport.serving.app import create_app
 from modelport.serving.batching import Pace
 from modelport.serving.fastpath import Connection, FastPath
+from modelport.serving.listener import bind
 from modelport.serving.logs import Log
-from modelport.serving.server import Server, bind
+from modelport.serving.server import Server
 from modelport.serving.service import Service
 from modelport.serving.settings import Settings, keys_of
 from modelport.signature import Columns, Field, Signature

@@ -1,42 +1,18 @@
-"""Run a service: a socket, uvicorn's loop, and an end that lets requests under way finish."""
+"""uvicorn's server as a worker runs it: its loop, the fast path, and an end that lets requests under way finish."""
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
-from modelport.serving.app import Application, create_app
+from modelport.serving.app import Application
 from modelport.serving.fastpath import Connection, FastPath
-from modelport.serving.listener import BACKLOG, bind
-from modelport.serving.logs import Log
-from modelport.serving.service import Service
+from modelport.serving.listener import BACKLOG
 from modelport.serving.settings import Settings
-
-
-def run(services: Sequence[Service], settings: Settings, started: Callable[[str, int], None]) -> None:
-    """Serve until told to stop by SIGTERM or SIGINT; `started` is called with the address once it is listened on.
-
-    UsageError when the address cannot be had, before a model is tried. GoldenMismatch when a model does not give its recorded answers.
-    """
-    listener = bind(settings.host, settings.port)
-    log = Log()
-    for service in services:
-        service.warm_up()
-    app = create_app(services, settings, log)
-    server = Server(app, settings)
-    gc.collect()
-    gc.freeze()
-    host, port = listener.getsockname()[:2]
-    log.event("serving", host=host, port=port, models=[service.label for service in services])
-    started(host, port)
-    server.run([listener])
-    app.telemetry.close()
 
 
 class Server(uvicorn.Server):
