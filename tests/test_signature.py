@@ -14,7 +14,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from modelport import pictures
 from modelport.errors import InvalidInput, ModelContract, SignatureError
+from modelport.pictures import PictureError
+from modelport.preprocessing import Preprocessing
 from modelport.signature import (
     MAX_ERRORS,
     MAX_INTEGER,
@@ -554,3 +557,102 @@ def test_every_way_to_say_nothing_is_null() -> None:
         assert is_null(value)
     for value in (0, "", False, np.array([1.0, 2.0]), pd.DataFrame({"a": [1]}), datetime.now(UTC)):
         assert not is_null(value)
+
+
+# Pictures, and tensors as bytes
+
+
+def picture(width: int = 8, height: int = 6) -> str:
+    return pictures.to_base64(pictures.png(np.full((height, width, 3), 7, np.uint8)))
+
+
+IMAGE = Field("image", "image", example=picture(), preprocessing=Preprocessing(4, 5))
+
+
+def test_pictures_become_one_column_of_pixels() -> None:
+    columns = Signature((IMAGE, Field("note", "text")), ()).columns(
+        [{"image": picture(), "note": "a"}, {"image": picture(90, 9), "note": "b"}]
+    )
+    assert (columns["image"].shape, columns["image"].dtype) == ((2, 4, 5, 3), np.uint8)
+    assert (columns["image"] == 7).all()
+    assert Signature((IMAGE,), ()).columns([])["image"].shape == (0, 4, 5, 3)
+
+
+def test_every_picture_that_is_wrong_is_named() -> None:
+    ready = np.zeros((4, 5, 3), np.uint8)
+    sent = [picture(), "!", b"%!PS", None, {"a": 1}, ready, np.zeros((4, 5)), PictureError("could not be fetched"), picture()[:-9]]
+    with pytest.raises(InvalidInput) as caught:
+        Signature((IMAGE,), ()).columns([{"image": one} for one in sent])
+    assert {error.pointer: error.detail for error in caught.value.errors} == {
+        "/1/image": "is no picture in base64",
+        "/2/image": "is PostScript, and no JPEG, PNG or WEBP picture",
+        "/3/image": "is null: expected a JPEG, PNG or WEBP picture in base64",
+        "/4/image": "expected a JPEG, PNG or WEBP picture in base64, got an object",
+        "/6/image": "expected numbers of shape 4x5x3, got the shape 4x5",
+        "/7/image": "could not be fetched",
+        "/8/image": "is no picture in base64",
+    }
+    assert all(len(json.dumps(error.to_dict())) < 300 for error in caught.value.errors)
+
+
+def test_a_picture_may_be_missing_where_it_is_nullable_and_have_any_size_where_none_is_said() -> None:
+    free = Field("image", "image", nullable=True)
+    column = Signature((free,), ()).columns([{"image": picture(3, 2)}, {"image": None}, {}, {"image": picture(5, 4)}])["image"]
+    assert [None if pixels is None else pixels.shape for pixels in column] == [(2, 3, 3), None, None, (4, 5, 3)]
+
+
+def test_a_picture_in_a_cell_is_base64_too() -> None:
+    signature = Signature((IMAGE,), ())
+    assert signature.columns_from_text({"image": [picture()] * 2})["image"].shape == (2, 4, 5, 3)
+    with pytest.raises(InvalidInput, match="/0/image: is no picture in base64"):
+        signature.columns_from_text({"image": ["cat.png"]})
+
+
+def test_pixels_are_given_back_as_a_picture() -> None:
+    signature = Signature((IMAGE,), ())
+    columns = signature.columns([{"image": picture()}])
+    (record,) = signature.input_records(columns)
+    np.testing.assert_array_equal(signature.columns([record])["image"], columns["image"])
+
+
+def test_the_preprocessing_stands_in_the_signature_as_json() -> None:
+    assert Field.from_dict(json.loads(json.dumps(IMAGE.to_dict()))) == IMAGE
+    assert IMAGE.to_dict()["preprocessing"] == {"height": 4, "width": 5}
+    schema = IMAGE.json_schema()
+    assert (schema["type"], schema["contentEncoding"], schema["contentMediaType"]) == ("string", "base64", "image/*")
+    for raw, words in (
+        ({"name": "a", "kind": "number", "preprocessing": {"height": 1, "width": 1}}, "field 'a' is a number and has a preprocessing"),
+        ({"name": "a", "kind": "image", "shape": [2]}, "the image 'a' has a shape"),
+        ({"name": "a", "kind": "image", "preprocessing": {"height": 1}}, "schema: field 'a': the preprocessing has no width"),
+    ):
+        with pytest.raises(SignatureError) as caught:
+            Field.from_dict(raw)
+        assert caught.value.message == words
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "uint8"])
+def test_a_tensor_may_come_as_its_bytes(dtype: str) -> None:
+    values = np.arange(6, dtype=dtype).reshape(2, 3)
+    sent = {"dtype": dtype, "shape": [2, 3], "data": pictures.to_base64(values.astype(values.dtype.newbyteorder("<")).tobytes())}
+    column = Signature((Field("t", "tensor", "float64", (2, -1)),), ()).columns([{"t": sent}, {"t": values.tolist()}])["t"]
+    np.testing.assert_array_equal(column, np.stack([values, values]).astype("float64"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"shape": [3, 2]}, "got the shape 3x2"),
+        ({"shape": [2, 4]}, "its data has 24 bytes; float32 of shape [2, 4] has 32"),
+        ({"shape": [2, -3]}, "got the shape [2, -3]"),
+        ({"shape": 6}, "got an object"),
+        ({"dtype": "float99"}, "got an object"),
+        ({"dtype": "object"}, "got an object"),
+        ({"dtype": "int32"}, "expected numbers that float32 holds, got int32"),
+        ({"data": "###"}, "its data is no base64"),
+        ({"data": pictures.to_base64(np.full(6, np.nan, "float32").tobytes())}, "got NaN or infinity"),
+        ({"more": 1}, 'or {"dtype": "float32", "shape": [...], "data": base64}, got an object'),
+    ],
+)
+def test_bytes_that_are_not_that_tensor_are_refused(change: dict[str, Any], words: str) -> None:
+    sent = {"dtype": "float32", "shape": [2, 3], "data": pictures.to_base64(np.zeros(6, "float32").tobytes())}
+    assert words in detail(Field("t", "tensor", "float32", (2, 3)), {**sent, **change})

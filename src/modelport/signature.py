@@ -14,11 +14,15 @@ columns here, with every wrong value named, and columns become records here.
 | datetime | datetime64[us] in UTC, NaT for null            | ISO 8601 date or date-time    |
 | tensor   | the field's dtype, (rows, *shape)              | nested lists of numbers       |
 | json     | object                                         | anything                      |
-| image    | uint8 (rows, height, width, 3)                 | base64                        |
+| image    | uint8 (rows, height, width, 3)                 | base64 of a JPEG, PNG or WEBP |
+
+A tensor may also come as its bytes: {"dtype": "float32", "shape": [2, 3], "data": base64 of them, row by row, little-endian}.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
 import json
 import math
@@ -33,7 +37,10 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from modelport import pictures
 from modelport.errors import FieldError, InvalidInput, ModelContract, SignatureError, pointer
+from modelport.pictures import PictureError
+from modelport.preprocessing import Preprocessing
 
 Columns: TypeAlias = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 """Field name -> array of shape (rows, ...): the one form in which values travel inside Modelport."""
@@ -71,7 +78,8 @@ class Field:
 
     `choices` are the only values a category may have; the values a string is known to have (others are taken too); or, for a vector of
     numbers, the names of its elements, in which case it is an object in JSON. `shape` is that of one row: () is a single value.
-    `minimum` and `maximum` are inclusive.
+    `minimum` and `maximum` are inclusive. `preprocessing` says what the model takes of an image, and so the shape of its column;
+    None is a picture as it is, of any size.
     """
 
     name: str
@@ -84,12 +92,17 @@ class Field:
     maximum: float | None = None
     example: Any = None
     description: str = ""
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise SignatureError(f"field {self.name!r} has the kind {self.kind!r}", hint=f"Kinds: {', '.join(get_args(Kind)[:-1])}.")
         if self.kind == "category" and not self.choices:
             raise SignatureError(f"field {self.name!r} is a category without choices", hint="Give its choices, or make it a string.")
+        if self.preprocessing is not None and self.kind != "image":
+            raise SignatureError(f"field {self.name!r} is a {self.kind} and has a preprocessing", hint="Only images have one.")
+        if self.kind == "image" and self.shape:
+            raise SignatureError(f"the image {self.name!r} has a shape", hint="Its size stands in its preprocessing: height and width.")
         if _SURROGATE.search(self.name):
             raise SignatureError(f"the name of field {self.name!r} holds half of a surrogate pair, which is not text")
 
@@ -98,7 +111,9 @@ class Field:
         raw: dict[str, Any] = {"name": self.name, "kind": self.kind}
         for slot in fields(self)[2:]:
             value = getattr(self, slot.name)
-            if value != slot.default or type(value) is not type(slot.default):
+            if isinstance(value, Preprocessing):
+                raw[slot.name] = value.to_dict()
+            elif value != slot.default or type(value) is not type(slot.default):
                 raw[slot.name] = list(value) if isinstance(value, tuple) else value
         return raw
 
@@ -117,6 +132,8 @@ class Field:
         for key, (right, fits) in _STATED.items():
             if values.get(key) is not None and not fits(values[key]):
                 raise SignatureError(f"{where}: {key} of field {raw['name']!r} is {_shown(raw[key])}", hint=f"It is {right}.")
+        if values.get("preprocessing") is not None:
+            values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"], f"{where}: field {raw['name']!r}")
         field = cls(**values)
         field._check_bounds(where)
         return field
@@ -153,11 +170,11 @@ class Field:
             return {"type": "string", "format": "date-time"}
         if self.kind == "json":
             return {} if self.nullable else {"type": ["object", "array", "string", "number", "boolean"]}
+        if self.kind == "image":
+            return {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
         return {"type": "boolean" if self.kind == "boolean" else "string"}
 
     def _array_schema(self) -> dict[str, Any]:
-        if self.kind == "image":
-            return {"type": "string", "contentEncoding": "base64"}
         if self.choices:
             names = [str(choice) for choice in self.choices]
             properties = {name: {"type": "number"} for name in names}
@@ -178,9 +195,12 @@ class Field:
         elif self.shape:
             words = f"numbers of shape {'x'.join(str(size) for size in self.shape)}"
         else:
-            words = {"integer": "an integer", "boolean": "true or false", "json": "any JSON", "image": "a picture in base64"}.get(
-                self.kind, f"a {'string' if self.kind == 'text' else self.kind}"
-            )
+            words = {
+                "integer": "an integer",
+                "boolean": "true or false",
+                "json": "any JSON",
+                "image": "a JPEG, PNG or WEBP picture in base64",
+            }.get(self.kind, f"a {'string' if self.kind == 'text' else self.kind}")
         return words + (" or null" if self.nullable else "")
 
     def _lowest(self) -> float:
@@ -304,29 +324,27 @@ class Signature:
         Pointers begin with the record's index unless `single` says that the body was one record. Reading stops at MAX_ERRORS.
         """
         errors: list[FieldError] = []
-        names = tuple(field.name for field in self.inputs)
         values: dict[str, list[Any]] = {field.name: [] for field in self.inputs}
         for index, record in enumerate(records):
             if len(errors) >= MAX_ERRORS:
                 break
             at: tuple[str | int, ...] = () if single else (index,)
             if not isinstance(record, Mapping):
-                detail = f"expected an object with the fields {_listed(names)}, got {_typed(record)}"
+                detail = f"expected an object with the fields {_listed(list(values))}, got {_typed(record)}"
                 errors.append(FieldError(pointer(*at), detail, "an object", _short(record)))
                 continue
-            for name in islice((name for name in record if name not in values), MAX_ERRORS):
-                near = did_you_mean(name, names) if len(errors) < _MAX_SUGGESTIONS else ""
-                detail = f"there is no field {_shown(name)}{near}"
-                errors.append(FieldError(pointer(*at, name), detail, f"one of {_listed(names)}", _short(record[name])))
+            _refuse_unknown(record, values, at, errors)
             for field in self.inputs:
                 if field.name not in record and not field.nullable:
                     errors.append(FieldError(pointer(*at, field.name), f"is missing: expected {field.expected()}", field.expected()))
                     continue
                 try:
-                    values[field.name].append(check(field, record.get(field.name)))
+                    values[field.name].append(_read(field, record.get(field.name), at))
                 except WrongValue as wrong:
                     detail = wrong.detail(errors)
                     errors.append(FieldError(pointer(*at, field.name), detail, field.expected(), _short(record[field.name])))
+        for field in self.inputs:
+            values[field.name] = _decoded(field, values[field.name], errors) if field.kind == "image" else values[field.name]
         if errors:
             raise InvalidInput(errors)
         return {field.name: to_array(field, values[field.name]) for field in self.inputs}
@@ -379,6 +397,14 @@ class Signature:
         """Input columns as records of plain Python values: the reverse of `columns`, with null for what is missing."""
         nullable = [replace(field, nullable=True) for field in self.inputs]
         return Signature((), tuple(nullable)).records(columns)
+
+
+def _refuse_unknown(record: Mapping[str, Any], known: Mapping[str, Any], at: tuple[str | int, ...], errors: list[FieldError]) -> None:
+    """Put what a record has beside the known fields into `errors`."""
+    for name in islice((name for name in record if name not in known), MAX_ERRORS):
+        near = did_you_mean(name, known) if len(errors) < _MAX_SUGGESTIONS else ""
+        detail = f"there is no field {_shown(name)}{near}"
+        errors.append(FieldError(pointer(*at, name), detail, f"one of {_listed(list(known))}", _short(record[name])))
 
 
 def check(field: Field, value: Any) -> Any:
@@ -468,6 +494,10 @@ def _check_datetime(field: Field, value: Any) -> Any:
 
 
 def _check_tensor(field: Field, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        value = _tensor_of_bytes(field, value)
+    if isinstance(value, np.ndarray):
+        return _check_array(field, value)
     low, high = _limits(field.kind, field.dtype)
     whole = isinstance(low, int)
 
@@ -491,12 +521,88 @@ def _check_tensor(field: Field, value: Any) -> Any:
     return value
 
 
+def _tensor_of_bytes(field: Field, value: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    """A tensor that came as {"dtype", "shape", "data"}."""
+    dtype, shape, data = (value.get(key) for key in ("dtype", "shape", "data"))
+    right = f'{field.expected()}, or {{"dtype": "{field.dtype or "float64"}", "shape": [...], "data": base64}}'
+    if set(value) != {"dtype", "shape", "data"} or not _is_dtype(dtype) or not isinstance(data, str) or not isinstance(shape, list):
+        raise WrongValue(f"expected {right}, got an object")
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape):
+        raise WrongValue(f"expected {right}, got the shape {_shown(shape)}")
+    try:
+        raw = base64.b64decode(data.encode("ascii"), validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise WrongValue("its data is no base64") from None
+    kind = np.dtype(str(dtype)).newbyteorder("<")
+    if len(raw) != math.prod(shape) * kind.itemsize:
+        raise WrongValue(f"its data has {len(raw):,} bytes; {dtype} of shape {_shown(shape)} has {math.prod(shape) * kind.itemsize:,}")
+    return np.frombuffer(raw, kind).reshape(shape)
+
+
+def _check_array(field: Field, value: np.ndarray[Any, np.dtype[Any]]) -> Any:
+    """An array as the column holds it: of the field's shape, and of numbers that its dtype holds exactly."""
+    fits = len(value.shape) == len(field.shape) and all(want in (-1, size) for want, size in zip(field.shape, value.shape, strict=True))
+    if not fits:
+        raise WrongValue(f"expected {field.expected()}, got the shape {'x'.join(map(str, value.shape))}")
+    wanted = np.dtype(field.dtype or "float64")
+    if not np.can_cast(value.dtype, wanted, "safe"):
+        raise WrongValue(f"expected numbers that {wanted} holds, got {value.dtype.name}")
+    if value.dtype.kind == "f" and not np.isfinite(value).all():
+        raise WrongValue("expected finite numbers, got NaN or infinity")
+    return value.astype(wanted)
+
+
 def _check_json(field: Field, value: Any) -> Any:
     return value
 
 
 def _check_image(field: Field, value: Any) -> Any:
-    raise WrongValue("pictures are not taken in a record")
+    found = _sent_picture(field, value)
+    if not isinstance(found, bytes):
+        return found
+    try:
+        return pictures.decode(found, field.preprocessing)
+    except PictureError as error:
+        raise WrongValue(str(error)) from error
+
+
+def _read(field: Field, value: Any, at: tuple[str | int, ...]) -> Any:
+    """As `check`; but of a picture where it stands and what was sent, so that they can be decoded together, and in parallel."""
+    return (at, _sent_picture(field, value)) if field.kind == "image" else check(field, value)
+
+
+def _sent_picture(field: Field, value: Any) -> Any:
+    """A picture to be decoded: its bytes, out of base64 where they came in JSON; pixels as they are; None for null.
+
+    WrongValue for anything else, also for what went wrong while it was fetched.
+    """
+    if value is None and field.nullable:
+        return None
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, np.ndarray):
+        shape = field.preprocessing.shape if field.preprocessing else (-1, -1, 3)
+        return _check_array(Field(field.name, "tensor", "uint8", shape), value)
+    if isinstance(value, PictureError):
+        raise WrongValue(str(value))
+    if not isinstance(value, str):
+        raise WrongValue(f"is null: expected {field.expected()}") if value is None else _mismatch(field, value)
+    try:
+        return pictures.from_base64(value)
+    except PictureError as error:
+        raise WrongValue(str(error)) from error
+
+
+def _decoded(field: Field, sent: Sequence[tuple[tuple[str | int, ...], Any]], errors: list[FieldError]) -> list[Any]:
+    """The pixels of pictures, each sent at its place; what is wrong with one goes into `errors`."""
+    values = [value for _, value in sent]
+    waiting = [index for index, value in enumerate(values) if isinstance(value, bytes)]
+    for index, pixels in zip(waiting, pictures.decode_all([values[index] for index in waiting], field.preprocessing), strict=True):
+        if isinstance(pixels, PictureError):
+            place = pointer(*sent[index][0], field.name)
+            errors.append(FieldError(place, str(pixels), field.expected(), _short(values[index])))
+        values[index] = pixels
+    return values
 
 
 _CHECKS: dict[str, Callable[[Field, Any], Any]] = {
@@ -558,8 +664,10 @@ def to_array(field: Field, values: Sequence[Any]) -> np.ndarray[Any, np.dtype[An
     if field.kind == "number" or field.kind == "tensor":
         dtype = np.dtype(field.dtype or "float64")
         if field.shape:
-            return _tensors(field, values, dtype)
+            return _tensors(field.shape, values, dtype)
         return np.asarray([math.nan if value is None else value for value in values], dtype=dtype)
+    if field.kind == "image":
+        return _tensors(field.preprocessing.shape if field.preprocessing else (0, 0, 3), values, np.dtype("uint8"))
     if field.kind == "integer":
         if any(value is None for value in values):
             return np.asarray([math.nan if value is None else value for value in values], dtype=np.float64)
@@ -571,11 +679,11 @@ def to_array(field: Field, values: Sequence[Any]) -> np.ndarray[Any, np.dtype[An
     return np.fromiter(values, dtype=object, count=len(values))
 
 
-def _tensors(field: Field, values: Sequence[Any], dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Nested lists of numbers as one array; as an array of arrays where the rows differ in shape or one is null."""
+def _tensors(shape: Sequence[int], values: Sequence[Any], dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Nested lists of numbers, or arrays, as one array; as an array of arrays where the rows differ in shape or one is null."""
     parts = [None if value is None else np.asarray(value, dtype=dtype) for value in values]
     if not parts:
-        return np.empty((0, *(max(size, 0) for size in field.shape)), dtype=dtype)
+        return np.empty((0, *(max(size, 0) for size in shape)), dtype=dtype)
     present = [part for part in parts if part is not None]
     if len(present) == len(parts) and len({part.shape for part in present}) == 1:
         return np.stack(present)
@@ -601,6 +709,8 @@ def is_named_vector(field: Field) -> bool:
 
 def to_values(field: Field, column: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
     """As `to_plain`, but a vector whose elements have names is a list of numbers."""
+    if field.kind == "image":
+        return [None if pixels is None else pictures.to_base64(pictures.png(pixels)) for pixels in column]
     if is_named_vector(field) and column.shape[1:] != (len(field.choices),):
         raise ModelContract(f"output {field.name!r} has rows of shape {column.shape[1:]}, and {len(field.choices)} names")
     if column.dtype.kind == "f":
@@ -707,6 +817,8 @@ def _mismatch(field: Field, value: Any) -> WrongValue:
 
 def _typed(value: Any) -> str:
     """`value` in words that tell a string from a number: 'the string "1.5"'."""
+    if isinstance(value, bytes | np.ndarray):
+        return f"{len(value):,} bytes" if isinstance(value, bytes) else f"{value.dtype.name} of shape {'x'.join(map(str, value.shape))}"
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -731,7 +843,7 @@ def _short(value: Any) -> Any:
         return value
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value if len(value) <= 80 else value[:77] + "...")
-    return _typed(value) if isinstance(value, list | Mapping) else str(value)
+    return _typed(value) if isinstance(value, list | Mapping | bytes | np.ndarray) else str(value)
 
 
 def _listed(names: Sequence[str]) -> str:
