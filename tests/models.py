@@ -73,6 +73,18 @@ def write(name: str, folder: Path) -> Path:
     return path
 
 
+def rebuilt(framework: Any, model: Any, folder: Path) -> Any:
+    """A model of `framework` out of the bytes in its pickle, which nothing unpickles."""
+    from modelport import inspection
+
+    path = folder / "model.pkl"
+    path.write_bytes(pickle.dumps(model))
+    contents = inspection.read(path)
+    card = framework.detect(contents)
+    assert card is not None
+    return framework.rebuild(contents, card)
+
+
 # Data
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import models
-from modelport import inspection, plugins
+from modelport import inspection, packing, plugins
 from modelport.errors import ModelFileError, SignatureError
 from modelport.frameworks import Card
 from modelport.signature import Field, Signature
@@ -26,8 +26,7 @@ def card(name: str) -> Card:
 
 @cache
 def loaded(name: str, folder: Path) -> Any:
-    framework = plugins.framework(models.MODELS[name]().framework)
-    return framework.load(models.write(name, folder), card(name))
+    return packing.load(models.write(name, folder), card(name)).model
 
 
 @pytest.fixture(scope="session")
@@ -167,7 +166,7 @@ def test_what_is_saved_loads_to_the_same_answers_and_the_same_bytes(name: str, f
     assert (saved is None) == (name in trees | {"pipeline", "grid_search"}), "skops trusts neither trees nor numpy.dtype nor a scorer"
     if saved is None:
         return
-    again = framework.load(models.write(name, tmp_path), card(name))
+    again = packing.load(models.write(name, tmp_path), card(name)).model
     assert framework.save(again, card(name), second) == saved
     assert (first / saved).read_bytes() == (second / saved).read_bytes()
     signature = framework.describe(model, card(name))
@@ -176,6 +175,14 @@ def test_what_is_saved_loads_to_the_same_answers_and_the_same_bytes(name: str, f
     columns = given(name, signature)
     for output, answer in framework.predict(restored, columns, signature).items():
         np.testing.assert_array_equal(answer, framework.predict(model, columns, signature)[output])
+
+
+@pytest.mark.parametrize("framework", ["xgboost", "lightgbm", "catboost"])
+def test_a_pickle_of_these_is_never_loaded(framework: str, tmp_path: Path) -> None:
+    (tmp_path / "model.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    with pytest.raises(ModelFileError, match=rf"model\.pkl is a pickle, and {framework} models are not unpickled") as caught:
+        plugins.framework(framework).load(tmp_path / "model.pkl", Card(framework, "", framework))
+    assert "modelport pack model.pkl" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("text", "onnx_pipeline", "wide_5000")])

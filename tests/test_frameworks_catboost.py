@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,16 @@ FEW = {"iterations": 5, "depth": 3, "thread_count": 1, "verbose": False, "allow_
 
 
 def both(model: Any, folder: Path, columns: dict[str, np.ndarray] = COLUMNS) -> dict[str, np.ndarray]:
-    """The answers, after making sure that the model in its binary form gives the same and says the same of itself."""
+    """The answers, after making sure that the model answers and describes itself alike in its binary form and out of its pickle."""
     signature = catboost.describe(model, CARD)
     answers = dict(catboost.predict(model, columns, signature))
     assert list(answers) == [field.name for field in signature.outputs]
     saved = catboost.save(model, CARD, folder)
     assert saved == "model.cbm"
-    restored = catboost.load(folder / saved, CARD)
-    assert catboost.describe(restored, CARD) == signature
-    for name, answer in catboost.predict(restored, columns, signature).items():
-        np.testing.assert_array_equal(answer, answers[name])
+    for restored in (catboost.load(folder / saved, CARD), models.rebuilt(catboost, model, folder)):
+        assert catboost.describe(restored, CARD) == signature
+        for name, answer in catboost.predict(restored, columns, signature).items():
+            np.testing.assert_array_equal(answer, answers[name])
     return answers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,16 @@ FEW = {"n_estimators": 5, "num_leaves": 7, "n_jobs": 1, "verbose": -1}
 
 
 def both(model: Any, folder: Path, columns: dict[str, np.ndarray] = COLUMNS) -> dict[str, np.ndarray]:
-    """The answers, after making sure that the model saved as text gives the same and says the same of itself."""
+    """The answers, after making sure that the model gives the same and says the same of itself saved as text, and out of its pickle."""
     signature = lightgbm.describe(model, CARD)
     answers = dict(lightgbm.predict(model, columns, signature))
     assert list(answers) == [field.name for field in signature.outputs]
     saved = lightgbm.save(model, CARD, folder)
     assert saved == "model.txt"
-    restored = lightgbm.load(folder / saved, CARD)
-    assert lightgbm.describe(restored, CARD) == signature
-    for name, answer in lightgbm.predict(restored, columns, signature).items():
-        np.testing.assert_array_equal(answer, answers[name])
+    for restored in (lightgbm.load(folder / saved, CARD), models.rebuilt(lightgbm, model, folder)):
+        assert lightgbm.describe(restored, CARD) == signature
+        for name, answer in lightgbm.predict(restored, columns, signature).items():
+            np.testing.assert_array_equal(answer, answers[name])
     return answers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 
 import models
+from modelport import inspection
 from modelport.errors import ModelFileError, SignatureError
 from modelport.frameworks import Card, xgboost
 from modelport.signature import Field, Signature
 
+DATA = Path(__file__).parent / "data"
 CARD = Card("xgboost", "xgboost.sklearn.XGBRegressor", "xgboost")
 MATRIX = models.shipping().to_numpy()
 COLUMNS = {f"x{index}": MATRIX[:, index] for index in range(5)}
@@ -22,16 +25,16 @@ TARGET = models.shipping_price(models.shipping())
 
 
 def both(model: Any, folder: Path, columns: dict[str, np.ndarray] = COLUMNS) -> dict[str, np.ndarray]:
-    """The answers, after making sure that the model saved as UBJSON gives the same and says the same of itself."""
+    """The answers, after making sure that the model gives the same and says the same of itself saved as UBJSON, and out of its pickle."""
     signature = xgboost.describe(model, CARD)
     answers = dict(xgboost.predict(model, columns, signature))
     assert list(answers) == [field.name for field in signature.outputs]
     saved = xgboost.save(model, CARD, folder)
     assert saved == "model.ubj"
-    restored = xgboost.load(folder / saved, CARD)
-    assert xgboost.describe(restored, CARD) == signature
-    for name, answer in xgboost.predict(restored, columns, signature).items():
-        np.testing.assert_array_equal(answer, answers[name])
+    for restored in (xgboost.load(folder / saved, CARD), models.rebuilt(xgboost, model, folder)):
+        assert xgboost.describe(restored, CARD) == signature
+        for name, answer in xgboost.predict(restored, columns, signature).items():
+            np.testing.assert_array_equal(answer, answers[name])
     return answers
 
 
@@ -245,3 +248,94 @@ def test_a_model_that_was_never_trained_is_named() -> None:
 
 def test_the_names_of_what_a_file_says_are_json() -> None:
     json.dumps(xgboost.describe(models.xgboost_classifier().model, CARD).to_dict())
+
+
+# Pickles
+
+
+def pickled_by_an_older_xgboost(folder: Path) -> Path:
+    """A classifier as versions before 1.6 pickled it: JSON in the buffer, the names beside it, and an encoder of the labels."""
+    from sklearn.preprocessing import LabelEncoder
+    from xgboost import XGBClassifier
+
+    frame = models.iris()
+    model = XGBClassifier(n_estimators=3, n_jobs=1, missing=-1.0).fit(frame.to_numpy(), np.repeat([0, 1, 2], 50))
+    booster = model.get_booster()
+    parts = {"Config": json.loads(booster.save_config()), "Model": json.loads(booster.save_raw("json"))}
+    state = {"handle": bytearray(json.dumps(parts).encode()), "feature_names": list(frame.columns)}
+    model._le = LabelEncoder().fit(models.iris_species())
+    path = folder / "old.pkl"
+    path.write_bytes(pickle.dumps(Pickled(model, state)))
+    return path
+
+
+class Pickled:
+    """Pickled as an XGBClassifier whose booster has a state of its own."""
+
+    def __init__(self, model: Any, state: dict[str, Any]) -> None:
+        self.parts = (model, state)
+
+    def __reduce__(self) -> Any:
+        import xgboost as library
+
+        model, state = self.parts
+        booster = Made(library.Booster, state)
+        return Made(type(model), {**vars(model), "_Booster": booster}).__reduce__()
+
+
+class Made:
+    """Pickled as an object of a class, made without arguments, with a state."""
+
+    def __init__(self, cls: type, state: dict[str, Any]) -> None:
+        self.parts = (cls, state)
+
+    def __reduce__(self) -> Any:
+        import copyreg
+
+        cls, state = self.parts
+        return copyreg._reconstructor, (cls, object, None), state
+
+
+def test_a_pickle_of_before_1_6_is_rebuilt_with_its_names_and_labels(tmp_path: Path) -> None:
+    contents = inspection.read(pickled_by_an_older_xgboost(tmp_path))
+    card = xgboost.detect(contents)
+    assert card is not None
+    assert (card.classes, card.features) == (("setosa", "versicolor", "virginica"), tuple(models.iris().columns))
+    model = xgboost.rebuild(contents, card)
+    assert (model.names, model.missing, model.sklearn_type) == (tuple(models.iris().columns), -1.0, "classifier")
+    columns = models.columns(models.iris())
+    xgboost.save(model, card, tmp_path)
+    for one in (model, xgboost.load(tmp_path / "model.ubj", card)):
+        answers = xgboost.predict(one, columns, xgboost.describe(one, card))
+        assert set(answers["prediction"]) == {"setosa", "versicolor", "virginica"}
+        assert (answers["prediction"] == models.iris_species()).mean() > 0.9
+
+
+def test_an_old_pickle_answers_as_when_it_is_unpickled() -> None:
+    contents = inspection.read(DATA / "xgboost-regressor-1.6.2.pkl")
+    card = xgboost.detect(contents)
+    assert card is not None
+    model = xgboost.rebuild(contents, card)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        unpickled = pickle.loads((DATA / "xgboost-regressor-1.6.2.pkl").read_bytes())
+        expected = unpickled.predict(models.iris())
+    answers = xgboost.predict(model, models.columns(models.iris()), xgboost.describe(model, card))
+    np.testing.assert_array_equal(answers["prediction"], expected)
+
+
+def test_a_pickle_without_a_booster_and_one_in_a_form_that_is_gone_are_one_line(tmp_path: Path) -> None:
+    import xgboost as library
+
+    for state, words in (
+        ({"handle": None}, "this Booster has not been trained"),
+        ({"handle": bytearray(b"CONFIG-offset:" + b"x" * 64)}, "holds a Booster in a form that xgboost has given up"),
+        ({"handle": bytearray(models.xgboost_booster().model.save_raw("ubj")[:600])}, "has given up"),
+    ):
+        path = tmp_path / "model.pkl"
+        path.write_bytes(pickle.dumps(Made(library.Booster, state)))
+        contents = inspection.read(path)
+        card = xgboost.detect(contents)
+        assert card is not None
+        with pytest.raises(ModelFileError, match=words):
+            xgboost.rebuild(contents, card)

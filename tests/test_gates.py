@@ -73,18 +73,30 @@ def test_code_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         gates.defined_in(tmp_path / "none.py")
 
 
-def test_a_scikit_learn_pickle_of_another_minor_version_is_refused() -> None:
+def test_a_scikit_learn_pickle_of_another_minor_version_is_refused_with_the_story_and_the_ways_on() -> None:
     gates.check_version(FILE, CARD)
     old = Card("sklearn", CARD.cls, "scikit-learn", "1.1.2")
     with pytest.raises(VersionMismatch) as caught:
         gates.check_version(FILE, old)
-    assert caught.value.message.startswith(f"model.pkl was written by scikit-learn 1.1.2, you have {CARD.version}: ")
-    assert "how to make an environment that has 1.1.2; or say --trust-version" in caught.value.hint
+    assert caught.value.message == (
+        f"model.pkl: scikit-learn 1.1.2 wrote this SVC; you have {CARD.version}, which does not load it, or answers wrongly with it"
+    )
+    assert "--python-env auto" in caught.value.hint
+    assert "--trust-version" in caught.value.hint
     gates.check_version(FILE, old, trust_version=True)
 
 
-def test_stable_formats_and_files_that_do_not_say_pass() -> None:
-    for card in (Card("xgboost", "XGBClassifier", "xgboost", "0.9"), Card("sklearn", CARD.cls, "scikit-learn", None)):
+def test_a_patch_release_is_the_same_version() -> None:
+    gates.check_version(FILE, Card("sklearn", CARD.cls, "scikit-learn", ".".join([*str(CARD.version).split(".")[:2], "99"])))
+
+
+def test_scikit_learns_own_class_without_a_version_was_written_before_0_18() -> None:
+    with pytest.raises(VersionMismatch, match=r"scikit-learn before 0\.18 wrote this SVC"):
+        gates.check_version(FILE, Card("sklearn", "sklearn.svm.classes.SVC", "scikit-learn", None))
+
+
+def test_stable_formats_and_ones_own_classes_pass() -> None:
+    for card in (Card("xgboost", "XGBClassifier", "xgboost", "0.9"), Card("sklearn", "__main__.Weighted", "scikit-learn", None)):
         gates.check_version(FILE, card)
 
 

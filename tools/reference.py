@@ -35,11 +35,15 @@ ENVIRONMENT = {
     "OTEL_SDK_DISABLED": "`true`: no spans.",
     "OTEL_SERVICE_NAME": "The service's name in its spans; `modelport` otherwise.",
     "OTEL_TRACES_EXPORTER": "`none`: no spans.",
+    "PIP_INDEX_URL": "The package index, as pip has it, for environments of old models; uv's own settings come first.",
     "PORT": "The port to listen on, where --port is not given.",
+    "PYENV_ROOT": "Where pyenv keeps Pythons, for environments of old models; `~/.pyenv` otherwise.",
     "SOURCE_DATE_EPOCH": "The bundle's `created`, in seconds since 1970; the time of the git commit otherwise.",
     "SUBTITLE": "As --subtitle.",
     "TITLE": "As --title.",
+    "UV_PYTHON_INSTALL_DIR": "Where uv keeps Pythons; `uv/python` in XDG_DATA_HOME otherwise.",
     "XDG_CACHE_HOME": "The folder of all caches, in which Modelport makes `modelport/`.",
+    "XDG_DATA_HOME": "The folder of all programs' data, where uv keeps Pythons; `~/.local/share` otherwise.",
 }
 """Every environment variable that the code reads; the check compares the names with the source."""
 
@@ -105,7 +109,8 @@ def error_tree() -> str:
 def settings() -> str:
     """The environment variables and the keys of modelport.toml."""
     source = "\n".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
-    used = set(re.findall(r"""["']((?:MODELPORT|AIP|XDG|SOURCE|OTEL)_[A-Z_]+|[A-Z_]*PORT|[A-Z]*TITLE)["']""", source))
+    owners = "MODELPORT|AIP|XDG|SOURCE|OTEL|PIP|PYENV|UV_PYTHON_INSTALL"
+    used = set(re.findall(rf"""["']((?:{owners})_[A-Z_]+|[A-Z_]*PORT|[A-Z]*TITLE)["']""", source))
     undocumented, unused = used - set(ENVIRONMENT), set(ENVIRONMENT) - used - {"HOME"}
     assert not undocumented, f"tools/reference.py does not document {sorted(undocumented)}"
     assert not unused, f"tools/reference.py documents {sorted(unused)}, which nothing reads"

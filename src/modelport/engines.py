@@ -28,7 +28,7 @@ from modelport.errors import (
     SignatureError,
     UsageError,
 )
-from modelport.frameworks import Card, Framework
+from modelport.frameworks import Caller, Card
 from modelport.signature import Columns, Field, Signature
 
 
@@ -36,7 +36,7 @@ from modelport.signature import Columns, Field, Signature
 class Engine:
     """A loaded model that answers columns with columns."""
 
-    framework: Framework
+    framework: Caller
     model: Any
     signature: Signature
     described: Signature
@@ -80,9 +80,14 @@ def load_model(path: Path, card: Card, signature: Signature | None = None, code:
     framework = plugins.framework(card.framework)
     with _at_hand(code):
         model = framework.load(path, card)
+    return engine_of(framework, model, card, signature)
+
+
+def engine_of(framework: Caller, model: Any, card: Card, signature: Signature | None = None) -> Engine:
+    """A model in memory as an engine; `signature` is the model's own where none is given."""
     described = framework.describe(model, card)
     if signature is not None and len(signature.outputs) != len(described.outputs):
-        raise SignatureError(f"{path.name} gives {len(described.outputs)} outputs, the signature has {len(signature.outputs)}")
+        raise SignatureError(f"the model gives {len(described.outputs)} outputs, the signature has {len(signature.outputs)}")
     return Engine(framework, model, signature or described, described)
 
 

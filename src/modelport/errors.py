@@ -5,6 +5,7 @@
     │   ├── SignatureError         2   422   the inputs cannot be known: state them
     │   └── UnknownReference       2   404   no such file, bundle, version or alias
     ├── MissingLibrary             1   500   a library is not installed: install it
+    ├── NoEnvironment              1   500   no environment of a model's time can be made
     ├── ModelFileError             1   500   the model file cannot be read or loaded
     ├── BundleError                1   500   a bundle is damaged, or is not one
     ├── Refused                    3   403   a gate said no: the message says which, and how to open it
@@ -95,6 +96,13 @@ class MissingLibrary(ModelportError):
 
     code = "missing-library"
     title = "A library is missing"
+
+
+class NoEnvironment(ModelportError):
+    """Raised when no environment can be made for a model: no Python for it, no wheels, or no package registry."""
+
+    code = "no-environment"
+    title = "No environment for the model"
 
 
 class ModelFileError(ModelportError):

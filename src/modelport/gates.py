@@ -32,22 +32,32 @@ def check_trust(path: Path, card: Card, refused: Sequence[str], *, trust: bool =
     return tuple(refused)
 
 
-def check_version(path: Path, card: Card, *, trust_version: bool = False) -> None:
-    """VersionMismatch when a scikit-learn pickle was written by another minor version than the one installed.
+def other_version(card: Card) -> str:
+    """The story of a model that another version of its library wrote than the one installed, where that matters; else "".
 
-    A forest written by 1.3 loads in 1.9 and answers wrongly; others do not load. The formats of the other libraries are stable across
-    versions.
+    scikit-learn's pickles hold its own objects: a forest written by 1.3 loads in 1.9 and answers wrongly, others do not load, and one minor
+    version is enough. Before 0.18 they do not say what wrote them. The formats of the other libraries are stable across versions.
     """
-    if trust_version or card.library != "scikit-learn" or card.version is None:
-        return
+    own = card.cls.startswith("sklearn.")
+    if card.library != "scikit-learn" or (card.version is None and not own):
+        return ""
     try:
         here = version(card.library)
     except PackageNotFoundError:
-        return
-    if _minor(here) != _minor(card.version):
+        return ""
+    if card.version is not None and _minor(here) == _minor(card.version):
+        return ""
+    wrote = f"scikit-learn {card.version or 'before 0.18'}"
+    return f"{wrote} wrote this {card.cls.rpartition('.')[2]}; you have {here}, which does not load it, or answers wrongly with it"
+
+
+def check_version(path: Path, card: Card, *, trust_version: bool = False) -> None:
+    """VersionMismatch when `other_version` has a story to tell of the file."""
+    story = "" if trust_version else other_version(card)
+    if story:
         raise VersionMismatch(
-            f"{path} was written by {card.library} {card.version}, you have {here}: its answers may differ, or it may not load",
-            hint=f"`modelport inspect {path}` says how to make an environment that has {card.version}; or say --trust-version.",
+            f"{path}: {story}",
+            hint=f"`modelport pack {path} --python-env auto` makes an environment that has it, and converts it; or say --trust-version.",
         )
 
 

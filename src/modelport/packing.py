@@ -15,19 +15,29 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from modelport import bundle as bundles
-from modelport import engines, gates, inference, inspection, samples
+from modelport import engines, gates, inference, inspection, plugins, samples
 from modelport.bundle import Bundle
-from modelport.errors import InvalidInput, ModelContract, ModelFailed, ModelFileError, SignatureError, UsageError
+from modelport.conversion import old
+from modelport.errors import (
+    InvalidInput,
+    ModelContract,
+    ModelFailed,
+    ModelFileError,
+    NoEnvironment,
+    SignatureError,
+    UsageError,
+    VersionMismatch,
+)
 from modelport.frameworks import Card
 from modelport.samples import Sample
 from modelport.signature import Signature, did_you_mean, moment_text, to_array
@@ -38,6 +48,10 @@ TOLERANCE = 1e-5
 _GOLDEN_ROWS = 20
 _GOLDEN_VALUES = 20_000
 _BASELINE_VALUES = 2_000_000
+
+
+Told: TypeAlias = Callable[[str], None]
+"""Hears a line of progress."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,8 @@ class Options:
     description: str = ""
     trust: bool = False
     trust_version: bool = False
+    python_env: str = "auto"
+    """Where a model is loaded that another version of its library wrote: "auto", an environment made for it; "none"; or a Python's path."""
 
     def __post_init__(self) -> None:
         for key in ("output", "code", "data"):
@@ -78,10 +94,11 @@ class Options:
                 raise UsageError(f"label {name!r} is {value!r}", hint="Labels are strings: team=pricing.")
 
 
-def pack(model: Any, *, store: Store | str | None = None, **options: Any) -> Entry:
+def pack(model: Any, *, store: Store | str | None = None, told: Told = lambda line: None, **options: Any) -> Entry:
     """Pack a model into the store and say which version it became.
 
-    `model` is the path of a model file, or a live object of a library that Modelport knows. `options` are the fields of `Options`:
+    `model` is the path of a model file, or a live object of a library that Modelport knows. `told` hears what takes longer, a line each:
+    `print` will do. `options` are the fields of `Options`:
 
         modelport.pack(classifier, name="iris", sample=X_train)
 
@@ -95,13 +112,13 @@ def pack(model: Any, *, store: Store | str | None = None, **options: Any) -> Ent
     said = Options(**options)
     live = not isinstance(model, str | os.PathLike)
     with tempfile.TemporaryDirectory(prefix="modelport-pack-") as folder, _as_file(model) as path:
-        return where.add(pack_file(path, Path(folder), said, checkout=Path() if live else None))
+        return where.add(pack_file(path, Path(folder), said, checkout=Path() if live else None, told=told))
 
 
-def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | None = None) -> Bundle:
+def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | None = None, told: Told = lambda line: None) -> Bundle:
     """Make a bundle of the model file `path` in the empty `folder`. Raises as `pack`.
 
-    The lineage is that of the git checkout in which the file lies, or of that at `checkout`.
+    The lineage is that of the git checkout in which the file lies, or of that at `checkout`. `told` hears what takes longer, a line each.
     """
     name = bundles.check_name(options.name or _slug(path.stem))
     seen = inspection.inspect(path)
@@ -110,19 +127,23 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
         raise ModelFileError(f"{path} holds no model that is known here", hint=f"`modelport inspect {path}` says what it holds.")
     code = [Path(file) for file in options.code]
     trusted = gates.check_trust(path, card, seen.refused, trust=options.trust, code=code)
-    gates.check_version(path, card, trust_version=options.trust_version)
     code_folder = _copy_code(code, folder)
 
-    engine = engines.load_model(path, card, code=code_folder)
-    sample = _sample(options)
-    signature = inference.infer(engine.described, card, sample, _stated(options.schema), options.output)
-    engine = replace(engine, signature=signature)
-    signature = inference.with_computable_range(signature, engine.predict)
-    engine = replace(engine, signature=signature)
+    with _loaded(path, seen, card, options, code_folder, told) as (engine, python):
+        sample = _sample(options)
+        signature = inference.infer(engine.described, card, sample, _stated(options.schema), options.output)
+        engine = replace(engine, signature=signature)
+        signature = inference.with_computable_range(signature, engine.predict)
+        engine = replace(engine, signature=signature)
 
-    model = _write_model(engine, path, card, folder)
-    _write_rows(engine, sample, folder)
-    (folder / "requirements.txt").write_text(_pins(engine.framework.requirements(engine.model, card)))
+        model = _write_model(engine, path, card, folder)
+        _write_rows(engine, sample, folder)
+        requirements = _pins(engine.framework.requirements(engine.model, card))
+    story = "" if options.trust_version else gates.other_version(card)
+    if story:
+        hint = "Its own version has loaded it, and cannot serve it from there yet: --trust-version loads it here."
+        raise VersionMismatch(f"{path}: {story}", hint=hint)
+    (folder / "requirements.txt").write_text(requirements)
     lineage = _lineage((checkout or path.parent).resolve(), options)
     written = bundles.write(
         folder,
@@ -130,7 +151,7 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
         card=card,
         signature=signature,
         model=model,
-        python=".".join(platform.python_version_tuple()[:2]),
+        python=python,
         created=_created(lineage),
         title=options.title,
         subtitle=options.subtitle,
@@ -141,6 +162,40 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
     )
     engines.verify_golden(engines.load(written), written)
     return written
+
+
+@contextmanager
+def _loaded(
+    path: Path, seen: inspection.Inspection, card: Card, options: Options, code: Path | None, told: Told
+) -> Iterator[tuple[engines.Engine, str]]:
+    """The model, loaded here where the library here may, else in a process of the version that wrote it; and the Python it is loaded in."""
+    story = "" if options.trust_version else gates.other_version(card)
+    if not story:
+        yield load(path, card, code), ".".join(platform.python_version_tuple()[:2])
+        return
+    if options.python_env == "none":
+        gates.check_version(path, card)
+    told(f"{story}.")
+    try:
+        with old.opened(path, card, seen.imports, python=options.python_env, code=code, told=told) as (remote, child):
+            yield engines.engine_of(remote, child, card), remote.python
+    except NoEnvironment as error:
+        ways = "--python-env PYTHON names one that has it; --trust-version loads it here."
+        hint = f"{error.hint.rstrip('.')}. Or {ways}" if error.hint else ways
+        raise VersionMismatch(f"{path}: {story}; and no environment could be made: {error.message}", hint=hint) from error
+
+
+def load(path: Path, card: Card, code: Path | None = None) -> engines.Engine:
+    """The model in a file that has passed the gates, with the modules in the folder `code` at hand.
+
+    Where the file is a pickle that carries the model as bytes of its library's own format, it is rebuilt of these and never unpickled.
+    """
+    framework = plugins.framework(card.framework)
+    if hasattr(framework, "rebuild"):
+        contents = inspection.read(path)
+        if contents.format in inspection.PICKLES:
+            return engines.engine_of(framework, framework.rebuild(contents, card), card)
+    return engines.load_model(path, card, code=code)
 
 
 def read_schema(path: Path) -> Signature:

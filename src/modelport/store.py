@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 from uuid import uuid4
 
+from modelport import caches
 from modelport.bundle import MANIFEST, NAME, Bundle, open_bundle, unpack
 from modelport.errors import BundleError, MissingLibrary, ModelportError, Refused, UnknownReference, UsageError
 from modelport.signature import did_you_mean
@@ -299,12 +300,6 @@ def is_alias(text: str) -> bool:
     return text != LATEST and len(text) <= 64 and ALIAS.fullmatch(text) is not None
 
 
-def cache_folder() -> Path:
-    """Where fetched bundles are kept: MODELPORT_CACHE, else modelport in XDG_CACHE_HOME or ~/.cache."""
-    base = os.environ.get("MODELPORT_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelport"
-
-
 class _Place(Protocol):
     """A folder or a bucket, as far as a store needs one. Paths are relative, with /."""
 
@@ -482,7 +477,7 @@ class _Remote:
             bundle.write_tar(cast("BinaryIO", out))
 
     def open(self, path: str, name: str, digest: str) -> Bundle:
-        cached = cache_folder() / "fetched" / digest.removeprefix("sha256:")
+        cached = caches.root() / "fetched" / digest.removeprefix("sha256:")
         if cached.is_dir():
             try:
                 return open_bundle(cached)

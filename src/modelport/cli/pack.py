@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelport.cli.references import model_and_options, packing_options
+from modelport.cli.references import model_and_options, packing_options, tell
 
 if TYPE_CHECKING:
     from modelport.bundle import Bundle
@@ -35,7 +35,7 @@ def command(model: str | None, to: str | None, as_json: bool, **flags: Any) -> N
 
     path, options = model_and_options(model, flags)
     with tempfile.TemporaryDirectory(prefix="modelport-pack-") as folder:
-        bundle = pack_file(path, Path(folder), Options(**options))
+        bundle = pack_file(path, Path(folder), Options(**options), told=tell)
         if to is None:
             entry = Store().add(bundle)
             ref = f"{entry.name}:{entry.version}"

@@ -8,9 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _REF = "It is a model file, a bundle, or a name in the store: `modelport list`."
 _CACHED_BUNDLES = 20
-_SWEPT_AFTER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,11 @@ def packing_options(command: _Command) -> _Command:
             click.option("--schema", metavar="FILE", help="State the inputs: .json or .toml."),
             click.option("--output", metavar="NAME", multiple=True, help="Name the model's output; again for the next one."),
             click.option("--code", metavar="FILE", multiple=True, help="A .py file that defines what the pickle needs."),
+            click.option(
+                "--python-env",
+                metavar="PYTHON",
+                help="Where a model of another library version is loaded: auto makes an environment, none refuses; or a Python's path.",
+            ),
             click.option("--metric", metavar="NAME=NUMBER", multiple=True, help="A metric to keep: rmse=4.1."),
             click.option("--data", metavar="FILE", multiple=True, help="The training data, to keep its sha256."),
             click.option("--label", metavar="KEY=VALUE", multiple=True, help="A label to keep."),
@@ -58,6 +60,11 @@ def packing_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return trust_options(command)
+
+
+def tell(line: str) -> None:
+    """Show a line of progress, where it is not taken for output."""
+    click.echo(line, err=True)
 
 
 def trust_options(command: _Command) -> _Command:
@@ -132,10 +139,11 @@ def model_and_options(ref: str | None, flags: Mapping[str, Any]) -> tuple[Path, 
 def _packed(path: Path, flags: Mapping[str, Any]) -> Bundle:
     """The bundle of a model file, packed into the cache unless the same file was packed there with the same words."""
     from modelport import bundle as bundles
+    from modelport import caches
     from modelport.packing import Options, pack_file
 
     path, options = model_and_options(str(path), {key: flags.get(key) for key in Options.__dataclass_fields__})
-    cache = _cache()
+    cache = caches.root() / "bundles"
     target = cache / _key(path, options)
     if target.is_dir():
         os.utime(target)
@@ -143,7 +151,7 @@ def _packed(path: Path, flags: Mapping[str, Any]) -> Bundle:
     cache.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".packing-", dir=cache))
     try:
-        pack_file(path, staging, Options(**options))
+        pack_file(path, staging, Options(**options), told=tell)
         try:
             staging.rename(target)
         except OSError:
@@ -151,13 +159,8 @@ def _packed(path: Path, flags: Mapping[str, Any]) -> Bundle:
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    _prune(cache)
+    caches.prune(cache, _CACHED_BUNDLES)
     return bundles.open_bundle(target)
-
-
-def _cache() -> Path:
-    base = os.environ.get("MODELPORT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelport"
-    return Path(base) / "bundles"
 
 
 def _key(path: Path, options: Mapping[str, Any]) -> str:
@@ -173,18 +176,6 @@ def _key(path: Path, options: Mapping[str, Any]) -> str:
             with file.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:32]
-
-
-def _prune(cache: Path) -> None:
-    """Keep the bundles used last; sweep away what a killed run left a day ago."""
-    used: dict[Path, float] = {}
-    for folder in cache.iterdir():
-        with suppress(FileNotFoundError):  # another process may be pruning too
-            used[folder] = folder.stat().st_mtime
-    staging = [folder for folder in used if folder.name.startswith(".")]
-    kept = sorted(used.keys() - set(staging), key=lambda folder: -used[folder])
-    for folder in [*kept[_CACHED_BUNDLES:], *(one for one in staging if used[one] < time.time() - _SWEPT_AFTER_S)]:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _pairs(flag: str, words: Any) -> dict[str, Any]:

@@ -165,23 +165,8 @@ def instances(root: Any, *classes: str) -> Iterator[Instance]:
             waiting.extend(value.ravel().tolist())
 
 
-class Framework(Protocol):
-    """What a module must offer to be a framework. `modelport.testing` proves that one does."""
-
-    def imports(self) -> frozenset[str]:
-        """The "module.name"s that a pickle of this framework may import without being trusted by hand.
-
-        With "()" behind the name, it may be called with arguments, too: "numpy.dtype()".
-        """
-        ...
-
-    def detect(self, contents: Contents) -> Card | None:
-        """The model's card when `contents` is of this framework, else None. Must not import the library."""
-        ...
-
-    def load(self, path: Path, card: Card) -> Any:
-        """The model in `path`, in memory. The caller has checked trust and version. ModelFileError when it does not load."""
-        ...
+class Caller(Protocol):
+    """How a model that is loaded is described, called and kept: the part of a framework that needs the model."""
 
     def describe(self, model: Any, card: Card) -> Signature:
         """The signature as far as the model itself knows it. A field whose kind it cannot know has kind "unknown"."""
@@ -197,4 +182,27 @@ class Framework(Protocol):
 
     def requirements(self, model: Any, card: Card) -> tuple[str, ...]:
         """The distributions needed to load and call it, by name and unpinned: ("scikit-learn", "numpy")."""
+        ...
+
+
+class Framework(Caller, Protocol):
+    """What a module must offer to be a framework. `modelport.testing` proves that one does.
+
+    One whose models stand in pickles as bytes of its own format may offer `rebuild(contents, card)` too: the model in the pickle that
+    `contents` describes, made of these bytes. Then its pickles are never loaded.
+    """
+
+    def imports(self) -> frozenset[str]:
+        """The "module.name"s that a pickle of this framework may import without being trusted by hand.
+
+        With "()" behind the name, it may be called with arguments, too: "numpy.dtype()".
+        """
+        ...
+
+    def detect(self, contents: Contents) -> Card | None:
+        """The model's card when `contents` is of this framework, else None. Must not import the library."""
+        ...
+
+    def load(self, path: Path, card: Card) -> Any:
+        """The model in `path`, in memory. The caller has checked trust and version. ModelFileError when it does not load."""
         ...

@@ -55,9 +55,10 @@ def detect(contents: Contents) -> Card | None:
         if not isinstance(root, Instance) or root.cls not in _CLASSES:
             return None
         cls = root.cls
-        root = tabular.embedded(root, "catboost-cbm")
-        if root is None:
+        carried = tabular.embedded(root, "catboost-cbm")
+        if carried is None:
             return Card("catboost", cls, "catboost")
+        root = carried["root"]
     names = tuple(feature["name"] for feature in root["features"])
     loss = root["params"].get("loss_function", {})
     loss = loss.get("type", "") if isinstance(loss, dict) else str(loss)
@@ -74,16 +75,28 @@ def detect(contents: Contents) -> Card | None:
 
 
 def load(path: Path, card: Card) -> Any:
-    """The model in a pickle, .cbm or .json file. ModelFileError when it does not load."""
+    """The model in a .cbm or .json file. ModelFileError when it does not load."""
     catboost = tabular.library("catboost", "catboost", "catboost")
     with path.open("rb") as file:
         start = file.read(4)
     if start != b"CBM1" and not start.startswith(b"{"):
-        return tabular.unpickled(path, card)
+        raise tabular.pickled(path, card)
     try:
         return catboost.CatBoost().load_model(str(path), format="cbm" if start == b"CBM1" else "json")
     except Exception as error:
         raise tabular.not_loaded(path, error) from error
+
+
+def rebuild(contents: Contents, card: Card) -> Any:
+    """The model in a pickle, out of the bytes of CatBoost's own format in it. ModelFileError when they do not load."""
+    catboost = tabular.library("catboost", "catboost", "catboost")
+    carried = tabular.embedded(contents.root, "catboost-cbm")
+    if carried is None:
+        raise tabular.not_carried(contents, card)
+    try:
+        return catboost.CatBoost().load_model(blob=bytes(carried["raw"]))
+    except Exception as error:
+        raise tabular.not_loaded(contents.path, error) from error
 
 
 @tabular.PerModel

@@ -51,11 +51,19 @@ def detect(contents: Contents) -> Card | None:
     root = contents.root
     if not isinstance(root, Instance) or root.cls not in _CLASSES:
         return None
-    booster = root if root.cls == "lightgbm.basic.Booster" else root.get("_Booster")
+    carried = tabular.embedded(_booster(root), "lightgbm-text")
+    labels = _encoded(root)
+    return Card("lightgbm", root.cls, "lightgbm", classes=labels) if carried is None else _card(carried["root"], root.cls, labels)
+
+
+def _booster(root: Instance) -> Any:
+    return root if root.cls == "lightgbm.basic.Booster" else root.get("_Booster")
+
+
+def _encoded(root: Instance) -> tuple[Any, ...]:
+    """The labels that a scikit-learn class puts on its answers; none for others."""
     encoder = root.get("_le")
-    labels = tabular.labels(encoder.get("classes_") if isinstance(encoder, Instance) else None)
-    raw = tabular.embedded(booster, "lightgbm-text")
-    return Card("lightgbm", root.cls, "lightgbm", classes=labels) if raw is None else _card(raw, root.cls, labels)
+    return tabular.labels(encoder.get("classes_") if isinstance(encoder, Instance) else None)
 
 
 def _labels(text: str) -> tuple[Any, ...]:
@@ -82,14 +90,11 @@ def _card(raw: Mapping[str, Any], cls: str, labels: tuple[Any, ...]) -> Card:
 
 
 def load(path: Path, card: Card) -> Loaded:
-    """The model in a pickle or in LightGBM's text. ModelFileError when it does not load."""
+    """The model in LightGBM's text. ModelFileError when it does not load."""
     lightgbm = tabular.library("lightgbm", "lightgbm", "lightgbm")
     with path.open("rb") as file:
-        native = file.read(5) == b"tree\n"
-    if not native:
-        if card.cls.startswith("lightgbm.sklearn."):
-            tabular.library("sklearn", "scikit-learn", "lightgbm")
-        return _view(tabular.unpickled(path, card))
+        if file.read(5) != b"tree\n":
+            raise tabular.pickled(path, card)
     try:
         text = path.read_text(encoding="utf-8")
         booster = lightgbm.Booster(model_str=text)
@@ -97,6 +102,26 @@ def load(path: Path, card: Card) -> Loaded:
         raise tabular.not_loaded(path, error) from error
     head = text[: text.find("\n\n")].splitlines()
     return _loaded(booster, next((_labels(line.removeprefix(_LABELS)) for line in head if line.startswith(_LABELS)), None))
+
+
+def rebuild(contents: Contents, card: Card) -> Loaded:
+    """The model in a pickle, out of LightGBM's text in it: with its labels, and with its best iteration where it was stopped early.
+
+    ModelFileError when the text does not load.
+    """
+    lightgbm = tabular.library("lightgbm", "lightgbm", "lightgbm")
+    held = _booster(contents.root)
+    carried = tabular.embedded(held, "lightgbm-text")
+    if carried is None:
+        raise tabular.not_carried(contents, card)
+    try:
+        booster = lightgbm.Booster(model_str=carried["raw"])
+    except Exception as error:
+        raise tabular.not_loaded(contents.path, error) from error
+    best = tabular.whole(held.get("best_iteration"))
+    if best > 0:
+        booster.best_iteration = best
+    return _loaded(booster, _encoded(contents.root) or None)
 
 
 @tabular.PerModel

@@ -15,7 +15,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from modelport.errors import MissingLibrary, ModelFileError, SignatureError, VersionMismatch
-from modelport.frameworks import Card, Instance
+from modelport.frameworks import Card, Contents, Instance
+from modelport.frameworks.portable.tables import frame as frame
+from modelport.frameworks.portable.tables import matrix as matrix
+from modelport.frameworks.portable.tables import numbered as numbered
+from modelport.frameworks.portable.tables import plain as plain
+from modelport.frameworks.portable.tables import rounded as rounded
 from modelport.signature import Columns, Field, MatrixColumns, Signature
 
 Model = TypeVar("Model")
@@ -146,10 +151,36 @@ def distributions(packages: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({known[package][0] for package in packages if package in known}))
 
 
-def embedded(instance: Any, *formats: str) -> Any:
-    """The header of the model in a library's own format that a pickled object carries in its state; None when it carries none."""
+def embedded(instance: Any, *formats: str) -> Mapping[str, Any] | None:
+    """The model in a library's own format that a pickled object carries in its state; None when it carries none.
+
+    It is what `Contents` puts in its place: {"format", "raw", "root"}.
+    """
     state = instance.state if isinstance(instance, Instance) and isinstance(instance.state, dict) else {}
-    return next((value["root"] for value in state.values() if isinstance(value, dict) and value.get("format") in formats), None)
+    return next((value for value in state.values() if isinstance(value, dict) and value.get("format") in formats), None)
+
+
+def not_carried(contents: Contents, card: Card) -> ModelFileError:
+    """Why no model could be rebuilt from a pickle: the object in it has not been trained, or carries no bytes that are known."""
+    name = card.cls.rpartition(".")[2]
+    root = contents.root
+    booster = root if root.cls.endswith((".Booster", ".CatBoost")) else root.get("_Booster", root)
+    if not any(
+        isinstance(value, bytes | bytearray | str | dict) and len(value) > 32 for value in (getattr(booster, "state", None) or {}).values()
+    ):
+        return ModelFileError(f"this {name} has not been trained", hint="Call its fit, then save it.")
+    return ModelFileError(
+        f"{contents.path.name} holds a {name} in a form that {card.library} has given up",
+        hint="Load it with the version that wrote it, and save it in the library's own format: save_model.",
+    )
+
+
+def pickled(path: Path, card: Card) -> ModelFileError:
+    """Why a pickle is not loaded by a library whose models are rebuilt from the bytes in it."""
+    return ModelFileError(
+        f"{path.name} is a pickle, and {card.library} models are not unpickled",
+        hint=f"`modelport pack {path.name}` rebuilds the model from the bytes in it.",
+    )
 
 
 MAX_CLASSES = 100_000
@@ -207,81 +238,12 @@ def matrix_of(columns: Columns, names: Sequence[str], signature: Signature) -> A
     return columns.matrix if in_order and len(signature.inputs) == len(names) else None
 
 
-def matrix(arrays: Sequence[Array], *, by_column: bool = False) -> Array:
-    """Arrays of shape (rows,) as one matrix (rows, columns): float64, missing values as NaN; of objects when one holds strings.
-
-    `by_column` lays it out as a pandas frame does: BLAS adds up in another order then, and the last digit is that of the frame.
-    """
-    if any(array.dtype == object for array in arrays):
-        if any(isinstance(value, str) for array in arrays if array.dtype == object for value in array):
-            return np.column_stack([_with_nan(array.astype(object)) for array in arrays])
-        arrays = [array.astype(np.float64) if array.dtype == object else array for array in arrays]
-    joined = np.concatenate(arrays, dtype=np.float64, casting="unsafe").reshape(len(arrays), -1).T
-    return joined if by_column else np.ascontiguousarray(joined)
-
-
-def frame(arrays: Sequence[Array], names: Sequence[str], categories: Mapping[str, Sequence[Any]] | None = None) -> Any:
-    """Arrays as a pandas DataFrame: what is missing as NaN, the columns in `categories` as pandas categoricals, what is in none as missing.
-
-    Columns of objects that are all booleans, integers or floats get that dtype, as they would have had when they were read from a file.
-    """
-    import pandas as pd
-
-    if not categories and all(array.dtype == np.float64 for array in arrays):
-        return pd.DataFrame(matrix(arrays, by_column=True), columns=list(names), copy=False)
-    data: dict[str, Any] = {}
-    for name, array in zip(names, arrays, strict=True):
-        if categories and name in categories:
-            places = {value: place for place, value in enumerate(categories[name])}
-            data[name] = pd.Categorical.from_codes([places.get(value, -1) for value in array.tolist()], categories=list(categories[name]))
-        else:
-            data[name] = _narrowed(array) if array.dtype == object else array
-    return pd.DataFrame(data)
-
-
 def codes(array: Array, numbers: Mapping[Any, int]) -> Array:
     """A column's values as the numbers of their categories; NaN for what has none."""
     return np.array([numbers.get(value, np.nan) for value in array.tolist()], dtype=np.float64)
 
 
-def _with_nan(array: Array) -> Array:
-    """An array of objects with NaN for None, as pandas has it."""
-    out = array.copy()
-    out[[value is None for value in array]] = np.nan
-    return out
-
-
-def _narrowed(array: Array) -> Array:
-    kinds = {type(value) for value in array}
-    if kinds == {bool}:
-        return array.astype(bool)
-    if kinds == {int}:
-        return array.astype(np.int64)
-    if kinds <= {int, float, type(None)} and kinds != {type(None)}:
-        return array.astype(np.float64)
-    return _with_nan(array)
-
-
 # Fields
-
-
-def numbered(count: int) -> tuple[str, ...]:
-    """The names of columns that have none: x0, x1, ..."""
-    return tuple(f"x{index}" for index in range(count))
-
-
-def plain(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Labels as plain Python values of the same type: 'setosa', 0, True, 1.5."""
-    return tuple(value.item() if isinstance(value, np.generic) else value for value in values)
-
-
-def rounded(value: Any) -> float | None:
-    """A number to four digits, for an example; None when it is not a finite number."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return float(f"{number:.4g}") if np.isfinite(number) else None
 
 
 def label(classes: Sequence[Any], name: str = "prediction") -> Field:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 
 from modelport.errors import SignatureError
 from modelport.frameworks import Card, Contents, Instance, allowed, tabular
 from modelport.signature import Columns, Field, Signature
 
-_CLASSES = frozenset(
-    ["xgboost.core.Booster"]
-    + [f"xgboost.sklearn.XGB{name}" for name in ("Classifier", "Model", "Ranker", "Regressor", "RFClassifier", "RFRegressor")]
-)
+_KINDS: Mapping[str, str | None] = {
+    "xgboost.core.Booster": None,
+    "xgboost.sklearn.XGBClassifier": "classifier",
+    "xgboost.sklearn.XGBModel": "regressor",
+    "xgboost.sklearn.XGBRFClassifier": "classifier",
+    "xgboost.sklearn.XGBRFRegressor": "regressor",
+    "xgboost.sklearn.XGBRanker": "ranker",
+    "xgboost.sklearn.XGBRegressor": "regressor",
+}
+"""The classes that are known, and what each does."""
 _SHOWN_ROUNDS = 10
 """How many rounds of trees are read for the example values."""
 
@@ -56,6 +64,8 @@ class Loaded:
     """What the model keeps of those categories whose values are not ASCII."""
     sklearn_type: str | None = None
     """"classifier", "regressor" or "ranker" when it was a scikit-learn class."""
+    labels: tuple[Any, ...] = ()
+    """The labels of the classes, where a pickle of before 1.6 has others than 0, 1, ..."""
 
 
 def imports() -> frozenset[str]:
@@ -68,14 +78,33 @@ def detect(contents: Contents) -> Card | None:
     if contents.format in ("xgboost-json", "xgboost-ubj"):
         return _card(contents.root, "xgboost.core.Booster")
     root = contents.root
-    if not isinstance(root, Instance) or root.cls not in _CLASSES:
+    if not isinstance(root, Instance) or root.cls not in _KINDS:
         return None
-    booster = root if root.cls == "xgboost.core.Booster" else root.get("_Booster")
-    raw = tabular.embedded(booster, "xgboost-ubj", "xgboost-json")
-    return Card("xgboost", root.cls, "xgboost") if raw is None else _card(raw, root.cls)
+    carried = tabular.embedded(_booster(root), "xgboost-ubj", "xgboost-json")
+    if carried is None:
+        return Card("xgboost", root.cls, "xgboost")
+    card = _card(carried["root"], root.cls, _encoded(root))
+    return card if card.features else replace(card, features=_beside(_booster(root), "feature_names"))
 
 
-def _card(raw: Mapping[str, Any], cls: str) -> Card:
+def _booster(root: Instance) -> Any:
+    return root if root.cls == "xgboost.core.Booster" else root.get("_Booster")
+
+
+def _beside(booster: Any, name: str) -> tuple[str, ...]:
+    """The names or types of the features, which versions before 1.4 kept beside the bytes of the model."""
+    kept = booster.get(name)
+    return tuple(map(str, kept)) if isinstance(kept, list) else ()
+
+
+def _encoded(root: Instance) -> tuple[Any, ...]:
+    """The labels that a classifier of before 1.6 puts on its answers in place of 0, 1, ...; none for others."""
+    encoder = root.get("_le")
+    labels = tabular.labels(encoder.get("classes_") if isinstance(encoder, Instance) else None)
+    return () if labels == tuple(range(len(labels))) else labels
+
+
+def _card(raw: Mapping[str, Any], cls: str, labels: tuple[Any, ...] = ()) -> Card:
     learner = raw["learner"]
     sizes = learner["learner_model_param"]
     count = tabular.whole(sizes["num_class"])
@@ -90,47 +119,75 @@ def _card(raw: Mapping[str, Any], cls: str) -> Card:
         version=".".join(map(str, raw["version"])) or None,
         features=tuple(learner["feature_names"]),
         feature_count=tabular.whole(sizes["num_feature"]) or None,
-        classes=tuple(range(2 if binary else count if count <= tabular.MAX_CLASSES else 0)),
+        classes=labels or tuple(range(2 if binary else count if count <= tabular.MAX_CLASSES else 0)),
         details={"objective": objective, "trees": trees} | ({"best_iteration": tabular.whole(best)} if best else {}),
     )
 
 
 def load(path: Path, card: Card) -> Loaded:
-    """The model in a pickle, .json or .ubj file, set to one thread. ModelFileError when it does not load."""
+    """The model in a .json or .ubj file, set to one thread. ModelFileError when it does not load."""
     xgboost = tabular.library("xgboost", "xgboost", "xgboost")
     with path.open("rb") as file:
-        native = file.read(1) == b"{"
-    if native:
-        model = xgboost.Booster()
-        try:
-            model.load_model(path)
-        except Exception as error:
-            raise tabular.not_loaded(path, error) from error
-    else:
-        if card.cls.startswith("xgboost.sklearn."):
-            tabular.library("sklearn", "scikit-learn", "xgboost")
-        model = tabular.unpickled(path, card)
-    loaded = _view(model)
-    loaded.booster.set_param({"nthread": 1})
-    return loaded
+        if file.read(1) != b"{":
+            raise tabular.pickled(path, card)
+    booster = xgboost.Booster()
+    try:
+        booster.load_model(path)
+    except Exception as error:
+        raise tabular.not_loaded(path, error) from error
+    booster.set_param({"nthread": 1})
+    return _viewed(booster)
+
+
+def rebuild(contents: Contents, card: Card) -> Loaded:
+    """The model in a pickle, out of the bytes of XGBoost's own format in it.
+
+    Its scikit-learn class adds its type, its number for "missing", and the labels that versions before 1.6 kept beside. ModelFileError
+    when the bytes do not load.
+    """
+    xgboost = tabular.library("xgboost", "xgboost", "xgboost")
+    held = _booster(contents.root)
+    carried = tabular.embedded(held, "xgboost-ubj", "xgboost-json")
+    if carried is None:
+        raise tabular.not_carried(contents, card)
+    booster = xgboost.Booster()
+    try:
+        with warnings.catch_warnings():
+            # it warns of every buffer that an older version wrote, and reads it
+            warnings.simplefilter("ignore")
+            if carried["format"] == "xgboost-json":
+                # of what a version before 1.6 pickled, only the model within is still read
+                booster.load_model(bytearray(msgspec.json.decode(carried["raw"], type=dict[str, msgspec.Raw])["Model"]))
+            else:
+                booster.__setstate__({"handle": bytearray(carried["raw"])})
+    except Exception as error:
+        raise tabular.not_loaded(contents.path, error) from error
+    for name in ("feature_names", "feature_types"):
+        if getattr(booster, name) is None and _beside(held, name):
+            setattr(booster, name, list(_beside(held, name)))
+    booster.set_param({"nthread": 1})
+    missing = contents.root.get("missing")
+    number = float(missing) if isinstance(missing, int | float | np.number) else math.nan
+    return _loaded(booster, _KINDS[card.cls], number, _encoded(contents.root))
 
 
 @tabular.PerModel
 def _viewed(model: Any) -> Loaded:
-    wrapper = None if hasattr(model, "inplace_predict") else model
-    if wrapper is not None:
-        tabular.check_fitted(wrapper)
-    booster = model if wrapper is None else wrapper.get_booster()
+    if not hasattr(model, "inplace_predict"):
+        tabular.check_fitted(model)
+        kind = model._get_type() if hasattr(model, "_get_type") else getattr(model, "_estimator_type", None)
+        return _loaded(model.get_booster(), kind, model.missing)
+    attributes = model.attributes()
+    kind = json.loads(attributes["scikit_learn"]).get("_estimator_type") if "scikit_learn" in attributes else None
+    labels = tabular.labels(json.loads(attributes.get("modelport_classes", "[]")))
+    return _loaded(model, kind, float(attributes.get("modelport_missing", math.nan)), labels)
+
+
+def _loaded(booster: Any, kind: str | None, missing: float, labels: tuple[Any, ...] = ()) -> Loaded:
     attributes = booster.attributes()
     config = json.loads(booster.save_config())["learner"]
     sizes = config["learner_model_param"]
     objective = config["objective"]["name"]
-    if wrapper is not None:
-        kind = wrapper._get_type() if hasattr(wrapper, "_get_type") else getattr(wrapper, "_estimator_type", None)
-        missing = wrapper.missing
-    else:
-        kind = json.loads(attributes["scikit_learn"]).get("_estimator_type") if "scikit_learn" in attributes else None
-        missing = attributes.get("modelport_missing", math.nan)
     linear = config["learner_train_param"]["booster"] == "gblinear"
     best = attributes.get("best_iteration")
     types = tuple(booster.feature_types or ())
@@ -150,6 +207,7 @@ def _viewed(model: Any) -> Loaded:
         categories=categories,
         garbled=garbled,
         sklearn_type=kind,
+        labels=labels,
     )
 
 
@@ -232,7 +290,7 @@ def _input(view: Loaded, index: int, name: str, example: float | None) -> Field:
 
 def _outputs(view: Loaded) -> tuple[Field, ...]:
     if view.task in ("binary", "multiclass"):
-        classes = tuple(range(view.classes))
+        classes = view.labels or tuple(range(view.classes))
         if view.objective in ("binary:hinge", "binary:logitraw"):
             return (tabular.label(classes),)
         return tabular.label(classes), tabular.vector("probabilities", classes, dtype="float32")
@@ -277,14 +335,22 @@ def predict(model: Any, columns: Columns, signature: Signature) -> Columns:
         from scipy.special import softmax
 
         margins = _raw(view, rows, margin=True)
-        return {"prediction": margins.argmax(axis=1), "probabilities": softmax(margins, axis=1)}
+        return {"prediction": _labelled(view, margins.argmax(axis=1)), "probabilities": softmax(margins, axis=1)}
     values = _raw(view, rows)
     if view.task == "multiclass":
-        return {"prediction": values.argmax(axis=1), "probabilities": values}
+        return {"prediction": _labelled(view, values.argmax(axis=1)), "probabilities": values}
     labels = (values > 0.5).astype(np.int64)
+    if view.task == "labels":
+        return {"prediction": labels, "probabilities": values}
+    labels = _labelled(view, labels)
     if view.objective in ("binary:hinge", "binary:logitraw"):
         return {"prediction": labels}
-    return {"prediction": labels, "probabilities": values if view.task == "labels" else tabular.both_classes(values)}
+    return {"prediction": labels, "probabilities": tabular.both_classes(values)}
+
+
+def _labelled(view: Loaded, numbers: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+    """The labels of classes that are given by number."""
+    return np.asarray(view.labels)[numbers] if view.labels else numbers
 
 
 def _stated(name: str, index: int, garbled: _Garbled, signature: Signature) -> Mapping[Any, int]:
@@ -316,11 +382,12 @@ def _raw(view: Loaded, rows: np.ndarray[Any, np.dtype[Any]], *, margin: bool = F
 
 
 def save(model: Any, card: Card, folder: Path) -> str | None:
-    """The model as UBJSON, with what its scikit-learn class adds as attributes of the booster: its type, and its number for "missing"."""
+    """The model as UBJSON; what its scikit-learn class adds are attributes of the booster: type, number for "missing", labels."""
     view = _view(model)
     booster = view.booster.copy()
     booster.set_attr(scikit_learn=json.dumps({"_estimator_type": view.sklearn_type}) if view.sklearn_type else None)
     booster.set_attr(modelport_missing=None if math.isnan(view.missing) else repr(view.missing))
+    booster.set_attr(modelport_classes=json.dumps(view.labels) if view.labels else None)
     (folder / "model.ubj").write_bytes(booster.save_raw("ubj"))
     return "model.ubj"
 

@@ -245,6 +245,8 @@ def _described(raw: bytes | bytearray | str, budget: Budget) -> Any:
             return {"format": "catboost-cbm", "raw": raw, "root": catboost.from_cbm(bytes(raw))}
         if head.startswith(b"{L\0"):
             return {"format": "xgboost-ubj", "raw": raw, "root": xgboost.from_ubj(bytes(raw), budget)}
+        if head.startswith((b'{"Config":', b'{"Model":')):
+            return {"format": "xgboost-json", "raw": raw, "root": xgboost.from_pickled_json(bytes(raw))}
         if head.startswith(b'{"') and b'"learner"' in raw[:100_000]:
             return {"format": "xgboost-json", "raw": raw, "root": xgboost.from_json(bytes(raw))}
     except _DAMAGES:

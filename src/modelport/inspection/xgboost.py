@@ -33,9 +33,26 @@ class _Model(msgspec.Struct):
     version: list[int] = []
 
 
+class _Pickled(msgspec.Struct):
+    """What stands in a pickled booster of 1.0 to 1.5: the model and its configuration."""
+
+    Model: _Model
+    Config: dict[str, Any] = {}
+
+
 def from_json(data: bytes) -> dict[str, Any]:
     """The root of `Contents` for the format xgboost-json; its trees are passed over, not made."""
     read = msgspec.json.decode(data, type=_Model)
+    return _of_json(read, {})
+
+
+def from_pickled_json(data: bytes) -> dict[str, Any]:
+    """The same of the buffer in a booster that a version before 1.6 pickled."""
+    read = msgspec.json.decode(data, type=_Pickled)
+    return _of_json(read.Model, read.Config)
+
+
+def _of_json(read: _Model, config: Mapping[str, Any]) -> dict[str, Any]:
     booster = read.learner.gradient_booster
     inner = booster.model or _decoded(booster.gbtree.get("model"))
     model = {name: _decoded(inner.get(name)) for name in ("gbtree_model_param", "cats")}
@@ -43,7 +60,8 @@ def from_json(data: bytes) -> dict[str, Any]:
         {
             "version": read.version,
             "learner": {**msgspec.structs.asdict(read.learner), "gradient_booster": {"name": booster.name, "model": model}},
-        }
+        },
+        config,
     )
 
 

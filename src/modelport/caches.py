@@ -1,0 +1,34 @@
+"""What is kept to save time and can be made again: folders under one cache, of which those used last stay."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+_SWEPT_AFTER_S = 24 * 3600.0
+
+
+def root() -> Path:
+    """Where all caches are: MODELPORT_CACHE, else modelport in XDG_CACHE_HOME or ~/.cache. It need not exist."""
+    base = os.environ.get("MODELPORT_CACHE")
+    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelport"
+
+
+def prune(cache: Path, keep: int, *, spare_s: float = 0.0) -> None:
+    """Keep the `keep` folders used last, and those used in the last `spare_s` seconds.
+
+    What a killed run left a day ago, under a name with a dot, is swept away.
+    """
+    used: dict[Path, float] = {}
+    for kept in cache.iterdir():
+        with suppress(FileNotFoundError):  # another process may be pruning too
+            used[kept] = kept.stat().st_mtime
+    now = time.time()
+    staging = [one for one in used if one.name.startswith(".")]
+    whole = sorted(used.keys() - set(staging), key=lambda one: -used[one])
+    swept = [one for one in staging if used[one] < now - _SWEPT_AFTER_S]
+    for one in [*swept, *(one for one in whole[keep:] if used[one] <= now - spare_s)]:
+        shutil.rmtree(one, ignore_errors=True)
