@@ -183,6 +183,10 @@ def shipping_price(frame: Any) -> Any:
     return (8 + frame["product_weight_g"] / 700 + frame["delivery_distance_km"] / 60 + frame["price"] / 90).to_numpy()
 
 
+OLD = Path(__file__).parent / "data" / "old_models"
+OLD_FILES = sorted(path.relative_to(OLD).as_posix() for path in OLD.glob("*/*") if path.suffix in (".pkl", ".joblib"))
+"""Models that libraries and Pythons of other times wrote; make.py beside them says how."""
+
 REVIEWS = (
     ("a warm and funny film", "good"),
     ("funny, clever and kind", "good"),

@@ -1,7 +1,4 @@
-"""Files that would run code when they are loaded, harmless as the code is: one for each way of hiding it.
-
-`PAYLOADS[name](folder)` writes one and gives its path with the name that must be refused in it.
-"""
+"""Files that would run a command when they are loaded: one for each way of hiding it. Where none is given the command is `true`."""
 
 from __future__ import annotations
 
@@ -32,47 +29,75 @@ class Call:
         return self.call
 
 
-SYSTEM = Call(os.system, "true")
 POSIX = f"{os.system.__module__}.system"
 
 
-def plain(protocol: int) -> Callable[[], bytes]:
-    return lambda: pickle.dumps({"model": SYSTEM}, protocol)
+def system(command: str) -> Call:
+    return Call(os.system, command)
 
 
-def joblibbed(value: Any = SYSTEM, **options: Any) -> bytes:
+def python(command: str) -> str:
+    """The command as Python code."""
+    return f"__import__('os').system({command!r})"
+
+
+def plain(protocol: int) -> Callable[..., bytes]:
+    return lambda command="true": pickle.dumps({"model": system(command)}, protocol)
+
+
+def joblibbed(command: str = "true", **options: Any) -> bytes:
+    return dumped(system(command), **options)
+
+
+def dumped(value: Any, **options: Any) -> bytes:
     buffer = io.BytesIO()
     joblib.dump({"model": value, "weights": np.arange(3.0)}, buffer, **options)
     return buffer.getvalue()
 
 
-def object_array() -> bytes:
+def compressed(*how: Any) -> Callable[..., bytes]:
+    return lambda command="true": joblibbed(command, compress=how)
+
+
+def object_array(command: str = "true", **options: Any) -> bytes:
     array = np.empty(1, dtype=object)
-    array[0] = SYSTEM
-    return joblibbed(array)
+    array[0] = system(command)
+    return dumped(array, **options)
 
 
-def compressed_object_array() -> bytes:
-    array = np.empty(1, dtype=object)
-    array[0] = SYSTEM
-    return joblibbed(array, compress=3)
+def compressed_object_array(command: str = "true") -> bytes:
+    return object_array(command, compress=3)
 
 
-def zf() -> bytes:
-    data = pickle.dumps(SYSTEM, 2)
+def zf(command: str = "true") -> bytes:
+    return zipped_by_old_joblib(pickle.dumps(system(command), 2))
+
+
+def zipped_by_old_joblib(data: bytes) -> bytes:
+    """In the layout of joblib before 0.10."""
     return b"ZF" + hex(len(data)).ljust(19).encode() + zlib.compress(data)
 
 
-def torch_zip() -> bytes:
+def torch_zip(command: str = "true") -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(SYSTEM, 2))
+        archive.writestr("archive/data.pkl", pickle.dumps(system(command), 2))
         archive.writestr("archive/version", "3\n")
     return buffer.getvalue()
 
 
-def torch_legacy() -> bytes:
-    return b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, SYSTEM, []))
+def torch_legacy(command: str = "true") -> bytes:
+    return b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, system(command), []))
+
+
+def nested_loads(command: str = "true") -> bytes:
+    return pickle.dumps(Call(pickle.loads, pickle.dumps(system(command))), 4)
+
+
+def in_a_model(command: str = "true") -> bytes:
+    """A support vector machine of scikit-learn 1.1.3 as it may be, but for one of its parameters."""
+    state = {"gamma": text("scale"), "_sklearn_version": text("1.1.3"), "n_features_in_": b"K\x04", "tol": called("os", "system", command)}
+    return b"\x80\x04" + instance("sklearn.svm._classes", "SVC", **state) + b"."
 
 
 def getattr_chain() -> bytes:
@@ -85,34 +110,35 @@ def getattr_loose() -> bytes:
     return b"\x80\x04" + b"]" + named("builtins", "getattr") + b"a."
 
 
-def memo_confusion() -> bytes:
+def memo_confusion(command: str = "true") -> bytes:
     """A scan of the opcodes that does not keep a memo reads "system.true"."""
-    return b"\x80\x04" + text("os") + b"\x94" + text("system") + b"\x94" + text("true") + b"\x940" + b"00" + b"h\x00h\x01\x93h\x02\x85R."
+    return b"\x80\x04" + text("os") + b"\x94" + text("system") + b"\x94" + text(command) + b"\x940" + b"00" + b"h\x00h\x01\x93h\x02\x85R."
 
 
-def protocol_names() -> bytes:
+def protocol_names(command: str = "true") -> bytes:
     """Python 2's name of a module, which Python 3 turns into its own."""
-    return b"c__builtin__\neval\n(S'1'\ntR."
+    return b"c__builtin__\neval\n(S" + repr(python(command)).encode() + b"\ntR."
 
 
-def inst() -> bytes:
-    return b"(S'true'\nios\nsystem\n."
+def inst(command: str = "true") -> bytes:
+    return b"(S" + repr(command).encode() + b"\nios\nsystem\n."
 
 
-def obj() -> bytes:
-    return b"(cos\nsystem\nS'true'\no."
+def obj(command: str = "true") -> bytes:
+    return b"(cos\nsystem\nS" + repr(command).encode() + b"\no."
 
 
-def broken_tail() -> bytes:
-    return pickle.dumps(SYSTEM, 4)[:-1] + b"\xff\xff"
+def broken_tail(command: str = "true") -> bytes:
+    return pickle.dumps(system(command), 4)[:-1] + b"\xff\xff"
 
 
-def truncated() -> bytes:
-    return pickle.dumps([SYSTEM, "x" * 100], 3)[:-60]
+def truncated(command: str = "true") -> bytes:
+    return pickle.dumps([system(command), "x" * 100], 3)[:-60]
 
 
 def two_streams() -> bytes:
-    return pickle.dumps({"fine": 1}, 4) + pickle.dumps(SYSTEM, 4)
+    """Loading it runs the first one alone."""
+    return pickle.dumps({"fine": 1}, 4) + pickle.dumps(system("true"), 4)
 
 
 def set_attributes_of_a_class() -> bytes:
@@ -140,7 +166,7 @@ def lying_dtype() -> bytes:
     state = b"(K\x03" + text("<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x3ft"
     dtype = named("numpy", "dtype") + text("f8") + b"\x89\x88\x87R" + state + b"b"
     wrapper = instance("joblib.numpy_pickle", "NumpyArrayWrapper", dtype=dtype, shape=b"K\x05\x85", order=text("C"))
-    return b"\x80\x04" + wrapper + pickle.dumps(SYSTEM, 4).ljust(40, b".") + b"."
+    return b"\x80\x04" + wrapper + pickle.dumps(system("true"), 4).ljust(40, b".") + b"."
 
 
 def named(module: str, name: str) -> bytes:
@@ -156,38 +182,49 @@ def text(value: str) -> bytes:
     return b"\x8c" + bytes([len(value.encode())]) + value.encode()
 
 
+def called(module: str, name: str, argument: str) -> bytes:
+    """The opcodes of a call."""
+    return named(module, name) + text(argument) + b"\x85R"
+
+
 def gadget(module: str, name: str, argument: str = "/tmp/other.pkl") -> Callable[[], bytes]:
-    return lambda: b"\x80\x04" + named(module, name) + text(argument) + b"\x85R."
+    return lambda: b"\x80\x04" + called(module, name, argument) + b"."
 
 
-PAYLOADS: dict[str, tuple[Callable[[], bytes], str]] = {
+def code_run_by(module: str, name: str) -> Callable[..., bytes]:
+    """The code ends with an error: timeit would run it a million times."""
+    return lambda command="true": b"\x80\x04" + called(module, name, f"{python(command)} or 1 / 0") + b"."
+
+
+PAYLOADS: dict[str, tuple[Callable[..., bytes], str]] = {
     "plain p0": (plain(0), POSIX),
     "plain p2": (plain(2), POSIX),
     "plain p5": (plain(5), POSIX),
     "joblib": (joblibbed, POSIX),
     "joblib object array": (object_array, POSIX),
-    "nested loads": (lambda: pickle.dumps(Call(pickle.loads, pickle.dumps(SYSTEM)), 4), "_pickle.loads"),
+    "within a model": (in_a_model, "os.system"),
+    "nested loads": (nested_loads, "_pickle.loads"),
     "two streams": (two_streams, POSIX),
-    "eval": (lambda: pickle.dumps(Call(eval, "1"), 4), "builtins.eval"),
-    "exec": (lambda: pickle.dumps(Call(exec, "pass"), 4), "builtins.exec"),
+    "eval": (code_run_by("builtins", "eval"), "builtins.eval"),
+    "exec": (code_run_by("builtins", "exec"), "builtins.exec"),
     "getattr": (getattr_chain, "os.path.join"),
     "getattr handed on": (getattr_loose, "builtins.getattr"),
     "subprocess": (gadget("subprocess", "check_output", "true"), "subprocess.check_output"),
-    "joblib zlib": (lambda: joblibbed(compress=("zlib", 3)), POSIX),
-    "joblib gzip": (lambda: joblibbed(compress=("gzip", 3)), POSIX),
-    "joblib bz2": (lambda: joblibbed(compress=("bz2", 3)), POSIX),
-    "joblib xz": (lambda: joblibbed(compress=("xz", 3)), POSIX),
-    "joblib lzma": (lambda: joblibbed(compress=("lzma", 3)), POSIX),
-    "joblib lz4": (lambda: joblibbed(compress=("lz4", 3)), POSIX),
-    "gzip of a pickle": (lambda: gzip.compress(plain(4)()), POSIX),
-    "bz2 of a pickle": (lambda: bz2.compress(plain(4)()), POSIX),
-    "xz of a pickle": (lambda: lzma.compress(plain(4)()), POSIX),
+    "joblib zlib": (compressed("zlib", 3), POSIX),
+    "joblib gzip": (compressed("gzip", 3), POSIX),
+    "joblib bz2": (compressed("bz2", 3), POSIX),
+    "joblib xz": (compressed("xz", 3), POSIX),
+    "joblib lzma": (compressed("lzma", 3), POSIX),
+    "joblib lz4": (compressed("lz4", 3), POSIX),
+    "gzip of a pickle": (lambda command="true": gzip.compress(plain(4)(command)), POSIX),
+    "bz2 of a pickle": (lambda command="true": bz2.compress(plain(4)(command)), POSIX),
+    "xz of a pickle": (lambda command="true": lzma.compress(plain(4)(command)), POSIX),
     "ZF": (zf, POSIX),
     "compressed object array": (compressed_object_array, POSIX),
     "torch zip": (torch_zip, POSIX),
     "torch legacy": (torch_legacy, POSIX),
-    "timeit": (gadget("timeit", "timeit", "1"), "timeit.timeit"),
-    "cProfile": (gadget("cProfile", "run", "1"), "cProfile.run"),
+    "timeit": (code_run_by("timeit", "timeit"), "timeit.timeit"),
+    "cProfile": (code_run_by("cProfile", "run"), "cProfile.run"),
     "cloudpickled function": (gadget("cloudpickle.cloudpickle", "_make_function"), "cloudpickle.cloudpickle._make_function"),
     "joblib.load": (gadget("joblib.numpy_pickle", "load"), "joblib.numpy_pickle.load"),
     "joblib.load by its short name": (gadget("joblib", "load"), "joblib.load"),
@@ -207,7 +244,7 @@ PAYLOADS: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 """Files that can be read to their end: what they hold, and the name that is refused."""
 
-BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
+BROKEN: dict[str, tuple[Callable[..., bytes], str]] = {
     "broken tail": (broken_tail, POSIX),
     "truncated": (truncated, POSIX),
     "attributes of a class": (set_attributes_of_a_class, "sklearn.svm._classes.SVC.__setattr__"),

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import models
 import payloads
 from modelport.cli.inspect import command
 from modelport.errors import ModelFileError
-
-DATA = Path(__file__).parent / "data"
 
 
 def run(*words: object) -> str:
@@ -23,18 +22,18 @@ def run(*words: object) -> str:
 
 
 def test_the_card_of_an_old_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(DATA)
+    monkeypatch.chdir(models.OLD / "scikit-learn-1.1.3")
     here = version("scikit-learn")
     assert (
-        run("sklearn-svc-1.1.3.pkl")
+        run("svc.pkl")
         == f"""\
-file     sklearn-svc-1.1.3.pkl  3.7 kB
+file     svc.pkl  3.8 kB
 format   pickle, protocol 2
 library  scikit-learn 1.1.3  (here: {here})
 class    sklearn.svm._classes.SVC
 inputs   4: sepal_length, sepal_width, petal_length, petal_width
-classes  0, 1, 2
-imports  7 names, all on the allow-list
+classes  setosa, versicolor, virginica
+imports  5 names, all on the allow-list
 
 ! written by scikit-learn 1.1.3, you have {here}: these predictions may differ or fail to load
 
@@ -65,7 +64,7 @@ imports  1 name, 1 not on the allow-list
 
 
 def test_json_is_all_that_is_said() -> None:
-    said = json.loads(run(DATA / "xgboost-regressor-1.6.2.pkl", "--json"))
+    said = json.loads(run(models.OLD / "xgboost-1.6.2" / "regressor.pkl", "--json"))
     assert said["card"]["version"] == "1.6.2"
     assert said["imports"][-2:] == ["xgboost.core.Booster", "xgboost.sklearn.XGBRegressor"]
     assert said["refused"] == []

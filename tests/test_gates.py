@@ -108,6 +108,14 @@ def test_a_bundle_from_elsewhere_passes_both_gates(tmp_path: Path) -> None:
     gates.check_bundle(made)
 
 
+def test_a_bundle_with_functions_that_another_python_compiled_is_refused_whatever_is_said(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "m.pkl").write_bytes((models.OLD / "cloudpickle-python3.8" / "pipeline.pkl").read_bytes())
+    foreign = write_bundle(tmp_path, name="old", card=CARD, signature=bundles.IRIS, model="model/m.pkl", python="3.11")
+    with pytest.raises(VersionMismatch, match=r"functions compiled by Python 3\.8 to 3\.10"):
+        gates.check_bundle(foreign, trust=True, trust_version=True)
+
+
 def test_a_bundle_from_elsewhere_with_code_or_foreign_names_needs_trust(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     (folder / "model").mkdir(parents=True)

@@ -30,8 +30,6 @@ from modelport.errors import MissingLibrary, ModelFileError
 from modelport.frameworks import Card, Contents, Instance
 from modelport.inspection import child
 
-DATA = Path(__file__).parent / "data"
-
 
 @pytest.mark.parametrize("name", [name for name in models.MODELS if not name.startswith("wide")])
 def test_every_kind_of_model_is_known_and_nothing_of_it_refused(name: str, tmp_path: Path) -> None:
@@ -65,7 +63,7 @@ def test_a_compressed_joblib_file_says_the_same(compression: str, tmp_path: Path
 
 def test_the_layout_of_joblib_before_0_10_is_read(tmp_path: Path) -> None:
     data = pickle.dumps(models.MODELS["iris_svc"]().model, 2)
-    contents = inspection.read(payloads.write(b"ZF" + hex(len(data)).ljust(19).encode() + zlib.compress(data), tmp_path))
+    contents = inspection.read(payloads.write(payloads.zipped_by_old_joblib(data), tmp_path))
     assert (contents.format, contents.compression, contents.protocol) == ("joblib", "zf", 2)
 
 
@@ -106,28 +104,30 @@ def test_a_file_of_torch_before_1_6_is_its_fourth_pickle(tmp_path: Path) -> None
 
 
 def test_a_model_within_a_pickle_is_described_where_it_stands() -> None:
-    state = inspection.read(DATA / "xgboost-regressor-1.6.2.pkl").root.get("_Booster").get("handle")
+    state = inspection.read(models.OLD / "xgboost-1.6.2" / "regressor.pkl").root.get("_Booster").get("handle")
     assert state["format"] == "xgboost-ubj"
     assert state["root"]["version"] == [1, 6, 2]
-    assert state["root"]["learner"]["feature_names"] == ["sepal_length", "sepal_width", "petal_length", "petal_width"]
-    assert state["root"]["learner"]["gradient_booster"] == {"name": "gbtree", "trees": 2}
+    assert state["root"]["learner"]["feature_names"] == ["area", "rooms", "built"]
+    assert state["root"]["learner"]["gradient_booster"] == {"name": "gbtree", "trees": 6}
     assert isinstance(state["raw"], bytearray)
 
 
 @pytest.mark.parametrize(
     ("file", "cls"),
     [
-        ("sklearn-svc-0.19.2.pkl", "sklearn.svm.classes.SVC"),
-        ("sklearn-svc-1.1.3.pkl", "sklearn.svm._classes.SVC"),
-        ("sklearn-svc-1.3.2.pkl", "sklearn.svm._classes.SVC"),
-        ("sklearn-forest-0.19.2.pkl", "sklearn.ensemble.forest.RandomForestClassifier"),
-        ("sklearn-forest-1.1.3.pkl", "sklearn.ensemble._forest.RandomForestClassifier"),
-        ("sklearn-forest-1.3.2.pkl", "sklearn.ensemble._forest.RandomForestClassifier"),
+        ("joblib-0.9.4/svc.joblib", "sklearn.svm.classes.SVC"),
+        ("scikit-learn-0.19.2/svc.pkl", "sklearn.svm.classes.SVC"),
+        ("scikit-learn-1.1.3/svc.pkl", "sklearn.svm._classes.SVC"),
+        ("scikit-learn-1.3.2/svc.pkl", "sklearn.svm._classes.SVC"),
+        ("scikit-learn-0.19.2/forest.joblib", "sklearn.ensemble.forest.RandomForestClassifier"),
+        ("scikit-learn-1.1.3/forest.joblib", "sklearn.ensemble._forest.RandomForestClassifier"),
+        ("scikit-learn-1.3.2/forest.joblib", "sklearn.ensemble._forest.RandomForestClassifier"),
+        ("scikit-learn-1.8.0/pipeline.pkl", "sklearn.pipeline.Pipeline"),
     ],
 )
 def test_an_old_pickle_gets_its_story_and_the_commands_for_its_environment(file: str, cls: str) -> None:
-    seen = modelport.inspect(DATA / file)
-    version = file.removesuffix(".pkl").rpartition("-")[2]
+    seen = modelport.inspect(models.OLD / file)
+    version = json.loads((models.OLD / file).with_suffix(".json").read_text())["made_by"]["scikit-learn"]
     assert seen.card is not None
     assert (seen.card.cls, seen.card.version) == (cls, version)
     assert seen.refused == seen.missing == ()
@@ -191,11 +191,10 @@ def test_inspect_answers_as_json_values(tmp_path: Path) -> None:
     assert seen.advice == (f"modelport serve {seen.path}",)
 
 
-@pytest.mark.parametrize("file", [*sorted(DATA.glob("*.pkl")), *payloads.PAYLOADS], ids=lambda file: Path(file).name)
-def test_no_file_is_called_safe(file: Any, tmp_path: Path) -> None:
-    if isinstance(file, str):
-        file = payloads.write(payloads.PAYLOADS[file][0](), tmp_path)
-    contents = inspection.read(file)
+@pytest.mark.parametrize("file", [*models.OLD_FILES, *payloads.PAYLOADS], ids=str)
+def test_no_file_is_called_safe(file: str, tmp_path: Path) -> None:
+    path = payloads.write(payloads.PAYLOADS[file][0](), tmp_path) if file in payloads.PAYLOADS else models.OLD / file
+    contents = inspection.read(path)
     card = inspection.card(contents)
     from modelport.inspection.report import report
 

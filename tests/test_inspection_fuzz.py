@@ -25,7 +25,6 @@ from modelport.errors import ModelFileError
 from modelport.inspection.bounds import Budget, Malformed
 from modelport.inspection.pickles import Machine
 
-DATA = Path(__file__).parent / "data"
 SEEDS = ("random_forest", "pipeline", "xgboost_classifier", "lightgbm_classifier", "catboost_native", "onnx_svc", "xgboost_booster")
 ALL = settings(max_examples=300, deadline=None)
 CODES = [opcode.code.encode("latin-1") for opcode in opcodes]
@@ -52,7 +51,7 @@ def seeds() -> tuple[bytes, ...]:
     """Real files of every format."""
     with tempfile.TemporaryDirectory() as folder:
         real = [models.write(name, Path(folder)).read_bytes() for name in SEEDS]
-    real += [path.read_bytes() for path in sorted(DATA.glob("*.pkl"))]
+    real += [(models.OLD / file).read_bytes() for file in models.OLD_FILES]
     real = [data for data in real if len(data) < 14_000]
     return (*real, payloads.joblibbed(), payloads.joblibbed(compress=3), payloads.torch_zip(), payloads.zf())
 

@@ -136,7 +136,7 @@ class Untrusted(Refused):
 
 
 class VersionMismatch(Refused):
-    """Raised when a model was written by another version of its library than the one installed."""
+    """Raised when a model was written by another version of its library than the one installed, or holds code of another Python."""
 
     code = "version-mismatch"
     title = "Written by another version"

@@ -1,8 +1,9 @@
-"""Whether a model file may be loaded here: is what it would import trusted, and was it written by the library that is installed."""
+"""Whether a model file may be loaded here: can this Python run it, is what it would import trusted, is its library the one installed."""
 
 from __future__ import annotations
 
 import ast
+import platform
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +14,22 @@ from modelport.errors import ModelFileError, Untrusted, VersionMismatch
 from modelport.frameworks import Card
 
 
-def check_trust(path: Path, card: Card, refused: Sequence[str], *, trust: bool = False, code: Iterable[Path] = ()) -> tuple[str, ...]:
+def check_python(path: Path, compiled_by: str) -> None:
+    """VersionMismatch when functions in a pickle are the code of another Python, as `inspection.foreign_python` says.
+
+    No flag opens this gate: running such code may end the process.
+    """
+    if compiled_by:
+        here = ".".join(platform.python_version_tuple()[:2])
+        raise VersionMismatch(
+            f"{path} holds functions compiled by Python {compiled_by}: this is {here}, which cannot run them",
+            hint="Define them in a .py file, save the model with pickle or joblib, and bring that file along: --code FILE.py.",
+        )
+
+
+def check_trust(
+    path: Path, card: Card | None, refused: Sequence[str], *, trust: bool = False, code: Iterable[Path] = ()
+) -> tuple[str, ...]:
     """What the file would import beyond the allow-list of its framework (`refused`), when who loads it accepts that.
 
     Names that are defined in the `code` that comes with the model are accepted with that code. Untrusted names the others, unless `trust`.
@@ -28,7 +44,8 @@ def check_trust(path: Path, card: Card, refused: Sequence[str], *, trust: bool =
             if own
             else "If you know who made this file and why it needs them, say --trust."
         )
-        raise Untrusted(f"{path} would import {shown}, not on the allow-list for {card.framework}", hint=hint)
+        listed = f"the allow-list for {card.framework}" if card else "any allow-list"
+        raise Untrusted(f"{path} would import {shown}, not on {listed}", hint=hint)
     return tuple(refused)
 
 
@@ -67,6 +84,7 @@ def check_bundle(bundle: Bundle, *, trust: bool = False, trust_version: bool = F
     A bundle with code/ is a program: it needs `trust` as much as a pickle with names off the allow-list.
     """
     contents = inspection.read(bundle.model_path)
+    check_python(bundle.model_path, inspection.foreign_python(contents))
     check_trust(bundle.model_path, bundle.card, inspection.refused(contents, bundle.card), trust=trust)
     if bundle.code_folder and not trust:
         raise Untrusted(f"{bundle.folder} brings Python code along, in {bundle.code_folder}", hint="Read it; then say --trust.")

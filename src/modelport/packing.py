@@ -123,10 +123,11 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
     name = bundles.check_name(options.name or _slug(path.stem))
     seen = inspection.inspect(path)
     card = seen.card
+    code = [Path(file) for file in options.code]
+    gates.check_python(path, seen.python)
+    trusted = gates.check_trust(path, card, seen.refused, trust=options.trust, code=code)
     if card is None:
         raise ModelFileError(f"{path} holds no model that is known here", hint=f"`modelport inspect {path}` says what it holds.")
-    code = [Path(file) for file in options.code]
-    trusted = gates.check_trust(path, card, seen.refused, trust=options.trust, code=code)
     code_folder = _copy_code(code, folder)
 
     with _loaded(path, seen, card, options, code_folder, told) as (engine, python):

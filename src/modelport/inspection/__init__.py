@@ -55,6 +55,13 @@ def card(contents: Contents) -> Card | None:
     return None
 
 
+def foreign_python(contents: Contents) -> str:
+    """The Python whose code the functions in a pickle are, when this one cannot run it: "3.8 to 3.10"; else ""."""
+    from modelport.inspection.functions import foreign_python as found
+
+    return found(contents)
+
+
 def refused(contents: Contents, card: Card | None) -> tuple[str, ...]:
     """What loading the file would use beyond the allow-list of its framework, or of all when it has none; nothing for formats without code.
 

@@ -43,7 +43,7 @@ def inspect_in_child(path: Path, *, memory: int = MEMORY, seconds: float = SECON
     if "error" in answer:
         raise _ERRORS[answer["error"]](answer["message"], hint=answer["hint"])
     card = card_from_dict(answer["card"]) if answer["card"] else None
-    return report(answer["contents"], card, tuple(answer["refused"]))
+    return report(answer["contents"], card, tuple(answer["refused"]), answer["python"])
 
 
 def _silent(path: Path, done: subprocess.CompletedProcess[bytes]) -> ModelportError:
@@ -57,7 +57,7 @@ def _silent(path: Path, done: subprocess.CompletedProcess[bytes]) -> ModelportEr
 
 def answer(path: Path, memory: int, seconds: float) -> dict[str, Any]:
     """What the child says: contents, card and what is refused, or the error; JSON values only."""
-    from modelport.inspection import card, refused
+    from modelport.inspection import card, foreign_python, refused
     from modelport.inspection.files import read
 
     _limit(path, memory, seconds)
@@ -65,11 +65,13 @@ def answer(path: Path, memory: int, seconds: float) -> dict[str, Any]:
         contents = read(path, Budget(seconds=seconds))
         found = card(contents)
         unknown = refused(contents, found)
+        python = foreign_python(contents)
     except ModelportError as error:
         kind = error.code if error.code in _ERRORS else ModelFileError.code
         return {"error": kind, "message": error.message, "hint": error.hint}
     plain = {name: getattr(contents, name) for name in ("size", "format", "compression", "protocol", "imports")}
-    return {"contents": {"path": str(path), **plain}, "card": card_to_dict(found) if found else None, "refused": unknown}
+    card_said = card_to_dict(found) if found else None
+    return {"contents": {"path": str(path), **plain}, "card": card_said, "refused": unknown, "python": python}
 
 
 def _limit(path: Path, memory: int, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, version
@@ -38,6 +39,8 @@ class Inspection:
     """The imports that cannot be found here: from `__main__`, or from a module that is not installed."""
     installed: str | None
     """The version of the card's library that is installed here."""
+    python: str
+    """The Python whose code the functions in it are, when this one cannot run it: "3.8 to 3.10"; else ""."""
     warnings: tuple[str, ...]
     """What may go wrong when it is loaded here, a sentence each."""
     advice: tuple[str, ...]
@@ -60,16 +63,26 @@ def card_from_dict(raw: Mapping[str, Any]) -> Card:
     return Card(**{**raw, "features": tuple(raw["features"]), "classes": tuple(raw["classes"])})
 
 
-def report(contents: Mapping[str, Any], card: Card | None, refused: tuple[str, ...]) -> Inspection:
+def report(contents: Mapping[str, Any], card: Card | None, refused: tuple[str, ...], python: str = "") -> Inspection:
     """The inspection of what a child process has read."""
     imports = tuple(contents["imports"])
     missing = _missing(imports, card)
     installed = _installed(card)
     warnings, advice = _story(str(contents["path"]), contents["format"], card, refused, missing, installed)
+    if python:
+        warnings = (f"holds functions compiled by Python {python}: this is {_python()}, which cannot run them", *warnings)
+        advice = (
+            "# define them in a .py file, save the model with pickle or joblib, then:",
+            f"modelport pack {contents['path']} --code my_code.py",
+        )
     return Inspection(
         contents["path"], contents["size"], contents["format"], contents["compression"], contents["protocol"],
-        card, imports, refused, missing, installed, warnings, advice,
+        card, imports, refused, missing, installed, python, warnings, advice,
     )  # fmt: skip
+
+
+def _python() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def _missing(imports: tuple[str, ...], card: Card | None) -> tuple[str, ...]:
