@@ -23,7 +23,6 @@ from modelport.frameworks import Card
 from modelport.frameworks.portable import wire
 from modelport.signature import Field, Signature
 
-DATA = Path(__file__).parent / "data"
 PYTHON = Path(sys.executable)
 CARD = Card("sklearn", "sklearn.Any", "scikit-learn")
 
@@ -105,7 +104,7 @@ def test_a_model_of_ones_own_brings_its_code(tmp_path: Path, child: Child) -> No
 
 def test_parts_of_another_version_are_refused(child: Child) -> None:
     with pytest.raises(VersionMismatch, match=r"Trying to unpickle estimator SVC from version 1\.3\.2"):
-        load(child, DATA / "sklearn-svc-1.3.2.pkl")
+        load(child, models.OLD / "scikit-learn-1.3.2" / "svc.pkl")
 
 
 def test_a_module_that_is_not_there_is_named(tmp_path: Path, child: Child) -> None:
@@ -233,4 +232,4 @@ def test_a_python_that_is_none_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "python").write_text("#!/bin/sh\necho no such python >&2\nexit 127\n")
     (tmp_path / "python").chmod(0o755)
     with Child(tmp_path / "python") as child, pytest.raises(ModelFileError, match="exit code 127: no such python"):
-        load(child, DATA / "sklearn-svc-1.3.2.pkl")
+        load(child, models.OLD / "scikit-learn-1.3.2" / "svc.pkl")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import models
@@ -17,7 +18,6 @@ from modelport.errors import ModelFileError, SignatureError
 from modelport.frameworks import Card, xgboost
 from modelport.signature import Field, Signature
 
-DATA = Path(__file__).parent / "data"
 CARD = Card("xgboost", "xgboost.sklearn.XGBRegressor", "xgboost")
 MATRIX = models.shipping().to_numpy()
 COLUMNS = {f"x{index}": MATRIX[:, index] for index in range(5)}
@@ -312,16 +312,20 @@ def test_a_pickle_of_before_1_6_is_rebuilt_with_its_names_and_labels(tmp_path: P
 
 
 def test_an_old_pickle_answers_as_when_it_is_unpickled() -> None:
-    contents = inspection.read(DATA / "xgboost-regressor-1.6.2.pkl")
+    path = models.OLD / "xgboost-1.6.2" / "regressor.pkl"
+    then = json.loads(path.with_suffix(".json").read_text())
+    frame = pd.DataFrame(then["rows"], columns=then["columns"], dtype=float)
+    contents = inspection.read(path)
     card = xgboost.detect(contents)
     assert card is not None
     model = xgboost.rebuild(contents, card)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        unpickled = pickle.loads((DATA / "xgboost-regressor-1.6.2.pkl").read_bytes())
-        expected = unpickled.predict(models.iris())
-    answers = xgboost.predict(model, models.columns(models.iris()), xgboost.describe(model, card))
+        unpickled = pickle.loads(path.read_bytes())
+        expected = unpickled.predict(frame)
+    answers = xgboost.predict(model, models.columns(frame), xgboost.describe(model, card))
     np.testing.assert_array_equal(answers["prediction"], expected)
+    np.testing.assert_array_equal(answers["prediction"], np.float32(then["prediction"]))
 
 
 def test_a_pickle_without_a_booster_and_one_in_a_form_that_is_gone_are_one_line(tmp_path: Path) -> None:
