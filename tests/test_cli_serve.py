@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+import converted
 from modelport.errors import UsageError
 from serving_world import FLOWER
 
@@ -34,10 +35,17 @@ def command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def started(tmp_path: Path, *arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any], str]]:
+def started(
+    tmp_path: Path, *arguments: str, python: Path | str = sys.executable, **more: str
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any], str]]:
     """The process, what it says of itself when it listens, and its URL."""
     process = subprocess.Popen(
-        command(*arguments), env=environment(tmp_path, **more), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [str(python), *command(*arguments)[1:]],
+        env=environment(tmp_path, **more),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
@@ -229,3 +237,45 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
     done = run(tmp_path, "serve", str(DEMO), str(DEMO), "--port", "0")
     assert done.returncode == UsageError.exit_code
     assert "two of the models have one name" in done.stderr
+
+
+def test_a_bundle_with_onnx_is_served_without_its_pickle_being_opened(tmp_path: Path) -> None:
+    mark = tmp_path / "the pickle was loaded"
+    bundle = converted.iris(tmp_path / "bundle", {"model/model.pkl": converted.writes(mark)}, model="model/model.pkl")
+    with started(tmp_path, "serve", str(bundle.folder), "--port", "0") as (_, serving, url):
+        assert serving["engines"] == ["onnx"]
+        assert httpx.post(f"{url}/predict", json=bundle.read_json("example.json")[0], trust_env=False).json()["prediction"] == "setosa"
+        assert 'engine="onnx"' in httpx.get(f"{url}/metrics", trust_env=False).text
+    assert not mark.exists()
+    refused = run(tmp_path, "serve", str(bundle.folder), "--port", "0", "--engine", "native")
+    assert (refused.returncode, mark.exists()) == (3, False)
+    assert "would import io.open" in refused.stderr
+    trusted = run(tmp_path, "serve", str(bundle.folder), "--port", "0", "--engine", "native", "--trust")
+    assert (trusted.returncode, mark.exists()) == (1, True)
+
+
+def test_an_engine_that_a_bundle_does_not_have_is_wrong_use(tmp_path: Path) -> None:
+    bundle = converted.changed(converted.iris(tmp_path / "bundle"), tmp_path / "plain", {}, without=("model.onnx", "parity.json"))
+    done = run(tmp_path, "serve", str(bundle.folder), "--port", "0", "--engine", "onnx")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "error: iris has no ONNX: it was packed without being converted"
+
+
+def test_many_rows_a_call_bring_the_models_own_library_in(tmp_path: Path) -> None:
+    bundle = converted.shipping(tmp_path / "bundle")
+    with started(tmp_path, "serve", str(bundle.folder), "--port", "0", "--workers", "1") as (process, serving, url):
+        assert serving["engines"] == ["onnx+native"]
+        rows = bundle.read_json("example.json") * 4000
+        with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+            first = client.post("/predict", json=rows).json()
+            assert process.stdout is not None
+            events = map(json.loads, process.stdout)
+            for entry in events:
+                if entry["event"] == "engine":
+                    break
+                client.post("/predict", json=rows)
+            assert entry["model"] == "shipping"
+            assert 1 <= entry["from_rows"] <= 512
+            again = client.post("/predict", json=rows).json()
+    for one, other in zip(first, again, strict=True):
+        assert other == {"prediction": pytest.approx(one["prediction"], rel=1e-5)}

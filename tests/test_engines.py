@@ -6,6 +6,7 @@ import json
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 
 import bundles
+import converted
 import models
 from modelport import bundle as bundle_module
 from modelport import engines, inspection
 from modelport.bundle import Bundle
-from modelport.engines import Engine
+from modelport.engines import Engine, Measured
 from modelport.errors import (
     BundleError,
     GoldenMismatch,
@@ -30,6 +32,7 @@ from modelport.errors import (
     UsageError,
 )
 from modelport.frameworks import Card
+from modelport.packing import Options, pack_file
 from modelport.signature import Columns, Field, Signature
 
 SIGNATURE = Signature((Field("x", "number", example=1.0),), (Field("y", "number"),))
@@ -288,3 +291,204 @@ def test_a_signature_with_another_number_of_outputs_than_the_model_is_refused(tm
     own = loaded(path).signature
     with pytest.raises(SignatureError, match=r"the model gives 1 outputs, the signature has 2"):
         loaded(path, Signature(own.inputs, (Field("a", "number"), Field("b", "number"))))
+
+
+# ONNX
+
+
+def test_a_bundle_with_onnx_is_loaded_from_it_and_its_pickle_is_not_opened(tmp_path: Path) -> None:
+    mark = tmp_path / "the pickle was loaded"
+    bundle = converted.iris(tmp_path / "bundle", {"model/model.pkl": converted.writes(mark)}, model="model/model.pkl")
+    engine = engines.load(bundle)
+    assert (engine.name, engines.verify_golden(engine, bundle)) == ("onnx", 20)
+    assert not mark.exists()
+    with pytest.raises(Exception, match="TextIOWrapper"):
+        engines.load(bundle, "native")
+    assert mark.exists()
+
+
+def test_each_engine_can_be_asked_for(tmp_path: Path) -> None:
+    bundle = converted.iris(tmp_path / "bundle")
+    rows = models.records(models.iris().iloc[::10])
+    onnx, native = engines.load(bundle, "onnx"), engines.load(bundle, "native")
+    assert (onnx.name, native.name, engines.verify_golden(native, bundle)) == ("onnx", "native", 20)
+    for one, other in zip(onnx.answer(rows), native.answer(rows), strict=True):
+        assert not engines.difference(one, other, 1e-5)
+        assert list(one) == ["prediction", "probabilities"]
+
+
+def test_the_columns_of_a_matrix_are_the_fields_whatever_they_are_called(tmp_path: Path) -> None:
+    bundle = converted.shipping(tmp_path / "bundle")
+    turned = Signature(
+        tuple(replace(field, name=f"x{4 - index}") for index, field in enumerate(bundle.signature.inputs)), bundle.signature.outputs
+    )
+    own, other = engines.load(bundle), engines.load_onnx(tmp_path / "bundle" / "model.onnx", turned)
+    for row in models.records(models.shipping().head(20)):
+        assert other.answer([dict(zip(turned.example(), row.values(), strict=True))]) == own.answer([row])
+
+
+def test_an_engine_that_is_not_there_is_refused_with_the_reason(tmp_path: Path) -> None:
+    bundle = bundles.write(tmp_path / "plain")
+    with pytest.raises(UsageError) as caught:
+        engines.load(bundle, "onnx")
+    assert caught.value.message == "iris has no ONNX: it was packed without being converted"
+    assert caught.value.hint.startswith("Pack it again")
+    parity = {**converted.PARITY, "passed": False, "reason": "3 of 1,212 rows get another label"}
+    failed = converted.changed(bundle, tmp_path / "failed", {"parity.json": json.dumps(parity).encode()})
+    with pytest.raises(UsageError, match="iris has no ONNX: 3 of 1,212 rows get another label"):
+        engines.load(failed, "onnx")
+    with pytest.raises(UsageError, match="there is no engine 'onix'; did you mean 'onnx'"):
+        engines.load(bundle, "onix")
+
+
+def test_a_model_that_came_as_onnx_is_that_whatever_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    bundle = pack_file(models.write("onnx_svc", tmp_path), tmp_path / "bundle", Options(name="m"))
+    assert {engines.load(bundle, wanted).name for wanted in engines.WANTED} == {"onnx"}
+
+
+def test_the_golden_rows_of_onnx_may_differ_as_much_as_they_might_when_it_was_converted(tmp_path: Path) -> None:
+    bundle = golden(tmp_path, rows(1.0))
+    proven = converted.changed(bundle, tmp_path / "proven", {"parity.json": json.dumps(converted.PARITY).encode()})
+    near, far = ({"y": np.array([value])} for value in (1.00005, 1.0005))
+    assert engines.verify_golden(replace(engine(lambda columns: near), name="onnx"), proven) == 1
+    for native, bad in (("native", near), ("onnx", far)):
+        with pytest.raises(GoldenMismatch):
+            engines.verify_golden(replace(engine(lambda columns, answer=bad: answer), name=native), proven)
+
+
+# Two engines
+
+
+class Clock:
+    """Time that passes when a model computes."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def engine(self, name: str, fixed_s: float, each_s: float) -> Engine:
+        """An engine whose calls take so long, and which answers with its name."""
+
+        def model(columns: Columns) -> Columns:
+            self.now_s += fixed_s + each_s * len(columns["x"])
+            return {"y": np.full(len(columns["x"]), name, dtype=object)}
+
+        return replace(engine(model, (Field("y", "string"),)), name=name)
+
+
+def asked(measured: Measured, count: int) -> str:
+    """Who answers a call of so many rows."""
+    (name,) = set(measured.predict({"x": np.ones(count)})["y"])
+    return str(name)
+
+
+def test_each_size_of_call_goes_to_the_engine_that_was_faster_for_it() -> None:
+    clock, told = Clock(), list[Mapping[str, Any]]()
+    onnx, native = clock.engine("onnx", 1e-5, 1e-5), clock.engine("native", 1.01e-3, 1e-6)
+    measured = Measured(onnx, lambda: native, [{"x": 1.0}], told=told.append, begin=lambda load: load(), clock=clock)
+    assert measured.signature is onnx.signature
+    while not told:
+        assert asked(measured, 64) == "onnx"
+    assert clock.now_s > 1.0
+    # a straight line from 64 to 512 rows, as the costs are: they are equal at 111.1
+    assert [asked(measured, count) for count in (1, 8, 64, 111, 112, 512, 100_000)] == ["onnx"] * 4 + ["native"] * 3
+    assert told[0]["from_rows"] == 112
+    assert measured.answer([{"x": 1.0}] * 200) == [{"y": "native"}] * 200
+
+
+def test_the_other_engine_is_not_loaded_for_calls_of_few_rows() -> None:
+    clock = Clock()
+    measured = Measured(
+        clock.engine("onnx", 1.0, 0.0),
+        lambda: pytest.fail("loaded"),
+        [{"x": 1.0}],
+        told=pytest.fail,
+        begin=lambda load: load(),
+        clock=clock,
+    )
+    assert {asked(measured, count) for count in (1, 32, 63) for _ in range(10)} == {"onnx"}
+    assert clock.now_s > 10
+
+
+def test_an_engine_that_is_never_faster_is_never_asked() -> None:
+    clock, told = Clock(), list[Mapping[str, Any]]()
+    native = clock.engine("native", 1.0, 1.0)
+    measured = Measured(
+        clock.engine("onnx", 1.0, 0.1), lambda: native, [{"x": 1.0}], told=told.append, begin=lambda load: load(), clock=clock
+    )
+    assert {asked(measured, count) for count in (64, 64, 1, 8, 512, 1000)} == {"onnx"}
+    assert told[0]["from_rows"] is None
+
+
+def test_while_the_other_engine_is_loaded_and_where_it_fails_the_first_answers() -> None:
+    clock, told, waiting = Clock(), list[Mapping[str, Any]](), list[Callable[[], None]]()
+
+    def broken() -> Engine:
+        raise GoldenMismatch("golden row 0 of 'm' answers differently now")
+
+    measured = Measured(clock.engine("onnx", 2.0, 0.0), broken, [{"x": 1.0}], told=told.append, begin=waiting.append, clock=clock)
+    assert [asked(measured, 64) for _ in range(3)] == ["onnx"] * 3
+    assert len(waiting) == 1
+    waiting[0]()
+    assert told == [{"reason": "golden row 0 of 'm' answers differently now"}]
+    assert asked(measured, 512) == "onnx"
+
+
+def test_engines_are_compared_as_far_as_all_were_measured() -> None:
+    slow, steep = [(1, 0.2)], [(1, 0.1), (8, 0.8)]
+    assert engines.fastest([slow, steep]) == [1]
+    assert engines.fastest([[(1, 1.0), (8, 8.0)], [(1, 4.5), (8, 4.5)]]) == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_a_measurement_ends_with_the_size_that_takes_long() -> None:
+    clock = Clock()
+    assert engines.measure_rows(clock.engine("m", 0.01, 0.01), [{"x": 1.0}], clock) == [
+        (1, pytest.approx(0.02)),
+        (8, pytest.approx(0.09)),
+        (64, pytest.approx(0.65)),
+    ]
+
+
+def test_the_library_itself_is_held_beside_onnx_and_answers_alike(tmp_path: Path) -> None:
+    bundle = converted.shipping(tmp_path / "bundle")
+    load_native = engines.beside(bundle)
+    assert load_native is not None
+    told = list[Mapping[str, Any]]()
+    clock = Clock()
+    onnx = engines.load(bundle)
+    measured = Measured(onnx, load_native, bundle.read_json("example.json"), told=told.append, begin=lambda load: load(), clock=clock)
+    sample = models.records(models.shipping().head(100))
+    before = measured.answer(sample)
+    clock.now_s = 0.0
+
+    class Slow:
+        def predict(self, *given: Any) -> Columns:
+            clock.now_s += 2.0
+            answer: Columns = plain.predict(*given)
+            return answer
+
+    plain = onnx.framework
+    onnx.framework = Slow()  # type: ignore[assignment]
+    measured.answer(sample)
+    assert told[0]["from_rows"] == 1
+    for one, other in zip(before, measured.answer(sample), strict=True):
+        assert not engines.difference(one, other, 1e-5)
+    onnx.framework = None  # type: ignore[assignment]
+    assert len(measured.answer(sample)) == 100
+
+
+def test_only_what_runs_no_code_is_held_beside_onnx(tmp_path: Path) -> None:
+    bundle = converted.shipping(tmp_path / "bundle")
+    assert bundle.model == "model/model.ubj"
+    pickled = {"model/model.ubj": converted.writes(tmp_path / "mark")}
+    for name, about in {
+        "a pickle": {"files": pickled},
+        "code": {"files": {"code/mine.py": b""}},
+        "scikit-learn": {"card": replace(bundle.card, framework="sklearn")},
+        "not installed": {"card": replace(bundle.card, framework="h2o")},
+    }.items():
+        assert engines.beside(converted.changed(bundle, tmp_path / name, about.pop("files", {}), **about)) is None, name
+    assert engines.beside(bundles.write(tmp_path / "plain", name="plain")) is None

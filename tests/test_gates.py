@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import bundles
+import converted
 import models
 from modelport import gates
 from modelport.bundle import MANIFEST
@@ -132,3 +133,27 @@ def test_a_bundle_from_elsewhere_with_code_or_foreign_names_needs_trust(tmp_path
     with pytest.raises(Untrusted, match="brings Python code along"):
         gates.check_bundle(with_code)
     gates.check_bundle(with_code, trust=True)
+
+
+def test_where_onnx_answers_neither_pickle_nor_code_needs_trust_nor_the_version_that_wrote_it(tmp_path: Path) -> None:
+    files = {"model/model.pkl": converted.writes(tmp_path / "mark"), "code/mine.py": b"raise SystemExit\n"}
+    bundle = converted.iris(tmp_path / "bundle", files, model="model/model.pkl")
+    old = converted.changed(bundle, tmp_path / "old", {}, card=Card("sklearn", CARD.cls, "scikit-learn", "1.1.2"))
+    for engine in ("auto", "onnx"):
+        gates.check_bundle(old, engine=engine)
+        gates.check_stored(old, engine=engine)
+    with pytest.raises(Untrusted, match=r"would import io\.open"):
+        gates.check_bundle(old, engine="native")
+    with pytest.raises(VersionMismatch, match=r"was written by scikit-learn 1\.1\.2"):
+        gates.check_bundle(old, engine="native", trust=True)
+    with pytest.raises(VersionMismatch):
+        gates.check_stored(old, engine="native")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_what_is_no_onnx_does_not_pass_for_it(tmp_path: Path) -> None:
+    bundle = converted.iris(tmp_path / "bundle")
+    pickled = converted.changed(bundle, tmp_path / "pickled", {"model.onnx": pickle.dumps(json.dumps)})
+    with pytest.raises(ModelFileError, match=r"model\.onnx is no ONNX model in one file"):
+        gates.check_bundle(pickled)
+    gates.check_bundle(pickled, engine="native")

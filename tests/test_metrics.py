@@ -45,6 +45,7 @@ class Known:
     version: str = "3"
     digest: str = "sha256:ab"
     framework: str = "sklearn"
+    engine_name: str = "onnx"
     waiting: tuple[int, float] = (0, 0.0)
 
 
@@ -117,7 +118,7 @@ def test_calls_of_the_model_and_what_was_not_computed_are_counted() -> None:
     assert shed == {"wait": 2, "full": 0, "expired": 0, "left": 0}
     assert value(text, "modelport_requests_waiting", model="iris") == 7
     assert value(text, "modelport_queue_age_seconds", model="iris") == 0.25
-    assert value(text, "modelport_model_info", model="iris", version="3", digest="sha256:ab", framework="sklearn") == 1
+    assert value(text, "modelport_model_info", model="iris", version="3", digest="sha256:ab", framework="sklearn", engine="onnx") == 1
 
 
 @given(st.text(st.sampled_from("/abcmodelspredictv12:.-_"), max_size=40) | st.text(max_size=40))
@@ -201,7 +202,7 @@ def test_what_a_dead_worker_counted_stays_and_its_gauges_leave() -> None:
     assert value(text, "modelport_requests_in_flight") == 9
     assert value(text, "modelport_requests_waiting", model="iris") == 6
     assert value(text, "modelport_queue_age_seconds", model="iris") == 3
-    assert value(text, "modelport_model_info", model="iris", version="3", digest="sha256:ab", framework="sklearn") == 1
+    assert value(text, "modelport_model_info", model="iris", version="3", digest="sha256:ab", framework="sklearn", engine="onnx") == 1
     assert value(text, "modelport_worker_restarts_total", reason="crash") == 1
     assert value(text, "modelport_workers", state="ready") == 2
     assert value(text, "modelport_resident_memory_bytes", process="worker-1") == 20

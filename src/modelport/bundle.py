@@ -2,6 +2,8 @@
 
     bundle.json          the manifest: what the model is, its signature, and the sha256 of every other file
     model/               the model file, as it came or in its framework's own format that runs no code
+    model.onnx           the same model as ONNX, where its answers are proven to be the same
+    parity.json          the evidence; or why there is no ONNX
     code/                modules the model needs, if any
     example.json         a few input records
     golden.json          the same records with the answers they had when packed, and the tolerance
@@ -34,6 +36,8 @@ from modelport.signature import Signature, did_you_mean
 
 FORMAT = 1
 MANIFEST = "bundle.json"
+ONNX = "model.onnx"
+PARITY = "parity.json"
 NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
 """A bundle's name: that of a container image (OCI distribution-spec) without a slash."""
 _MAX_MANIFEST = 64 * 2**20

@@ -1,4 +1,8 @@
-"""A bundle loaded: its model called in the terms of its signature, with the answers checked."""
+"""A bundle loaded: its model called in the terms of its signature, with the answers checked.
+
+A bundle that has its model as ONNX too is loaded from that alone. Where the model itself is in a format that runs no code, `Measured` holds
+it beside ONNX, and asks for each size of call which is faster.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,20 @@ import importlib
 import math
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import cycle, islice
 from pathlib import Path
+from time import perf_counter
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from modelport import plugins
-from modelport.bundle import Bundle
+from modelport.bundle import ONNX, PARITY, Bundle
 from modelport.errors import (
     BundleError,
     GoldenMismatch,
@@ -28,8 +35,24 @@ from modelport.errors import (
     SignatureError,
     UsageError,
 )
-from modelport.frameworks import Caller, Card
-from modelport.signature import Columns, Field, Signature
+from modelport.frameworks import Caller, Card, onnx
+from modelport.signature import Columns, Field, MatrixColumns, Signature, did_you_mean
+
+WANTED = ("auto", "onnx", "native")
+"""What may be asked for: ONNX where the bundle has it, else the model's own library; or one of the two."""
+MEASURED_ROWS = (1, 8, 64, 512)
+"""The sizes of calls at which engines are timed."""
+_MEASURED_CALLS = 3
+_LONGEST_MEASURED_S = 0.1
+"""A call that takes longer is the last that is measured."""
+_MANY_ROWS = 64
+"""In smaller calls no library was found to be faster than ONNX Runtime."""
+_LOADING_S = 1.0
+"""About what it takes to load a library that brings pandas and scikit-learn in."""
+_OWN_FORMATS = {"xgboost": b"{", "lightgbm": b"tree\n", "catboost": b"CBM1"}
+"""Libraries whose own format runs no code when it is loaded, and how a file of it begins; they take what begins otherwise for a pickle."""
+
+Rows = TypeVar("Rows")
 
 
 @dataclass
@@ -42,6 +65,7 @@ class Engine:
     described: Signature
     """What the model says of itself: its outputs are those of `signature` by position, under their first names."""
     name: str = "native"
+    """"onnx" or "native"."""
 
     def predict(self, columns: Columns) -> Columns:
         """The answers to `columns`, one array per output of the signature, all as long as the inputs.
@@ -65,14 +89,42 @@ class Engine:
 
     def answer(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Output records for input records: `Signature.columns`, `predict` and `Signature.records` in one."""
-        if not records:
-            return []
-        return self.signature.records(self.predict(self.signature.columns(records)))
+        return _answer(self, records)
 
 
-def load(bundle: Bundle) -> Engine:
-    """The bundle's model in memory. The caller has decided that the bundle may run its code."""
+def load(bundle: Bundle, wanted: str = "auto") -> Engine:
+    """The bundle's model in memory: as ONNX, where `choose` says so; then neither the model file nor code that comes with it is opened.
+
+    The caller has decided that the bundle may run its code otherwise.
+    """
+    if choose(bundle, wanted) == "onnx":
+        return load_onnx(bundle.folder / ONNX, bundle.signature)
     return load_model(bundle.model_path, bundle.card, bundle.signature, bundle.code_folder)
+
+
+def choose(bundle: Bundle, wanted: str = "auto") -> str:
+    """What is loaded where `wanted` of `WANTED` is asked for: "onnx", what the model was converted to, or "native", the model itself.
+
+    UsageError, with the reason, where ONNX is wanted and there is none.
+    """
+    if wanted not in WANTED:
+        raise UsageError(f"there is no engine {wanted!r}{did_you_mean(wanted, WANTED)}", hint=f"It is one of {', '.join(WANTED)}.")
+    if ONNX in bundle.files and wanted != "native":
+        return "onnx"
+    if wanted == "onnx" and bundle.card.framework != "onnx":
+        parity = bundle.read_json(PARITY)
+        reason = parity["reason"] if parity else "it was packed without being converted"
+        hint = "Serve it with --engine native." if parity else "Pack it again to convert it, or serve it with --engine native."
+        raise UsageError(f"{bundle.name} has no ONNX: {reason}", hint=hint)
+    return "native"
+
+
+def load_onnx(path: Path, signature: Signature) -> Engine:
+    """The graph that a model of this signature was converted to; its outputs are the signature's by position."""
+    graph = onnx.load_converted(path, signature)
+    _check_outputs(path.name, signature, len(graph.roles))
+    outputs = (replace(output, name=role) for output, role in zip(signature.outputs, graph.roles, strict=True))
+    return Engine(plugins.framework("onnx"), graph, signature, Signature(signature.inputs, tuple(outputs)), "onnx")
 
 
 def load_model(path: Path, card: Card, signature: Signature | None = None, code: Path | None = None) -> Engine:
@@ -86,9 +138,157 @@ def load_model(path: Path, card: Card, signature: Signature | None = None, code:
 def engine_of(framework: Caller, model: Any, card: Card, signature: Signature | None = None) -> Engine:
     """A model in memory as an engine; `signature` is the model's own where none is given."""
     described = framework.describe(model, card)
-    if signature is not None and len(signature.outputs) != len(described.outputs):
-        raise SignatureError(f"the model gives {len(described.outputs)} outputs, the signature has {len(signature.outputs)}")
-    return Engine(framework, model, signature or described, described)
+    if signature is not None:
+        _check_outputs("the model", signature, len(described.outputs))
+    name = "onnx" if card.framework == "onnx" else "native"
+    return Engine(framework, model, signature or described, described, name)
+
+
+def _check_outputs(what: str, signature: Signature, count: int) -> None:
+    if len(signature.outputs) != count:
+        raise SignatureError(f"{what} gives {count} outputs, the signature has {len(signature.outputs)}")
+
+
+class Measured:
+    """ONNX, and the model's own library beside it: each call goes to the one that is faster for so many rows, as was measured here.
+
+    Boosted trees are quicker in ONNX for few rows, and in their own library from one or two hundred rows on. But loading that takes a
+    second and 100 MB where pandas and scikit-learn are installed, and a service that is asked for single rows never gains by it. So it is
+    loaded, on a thread, once calls of many rows have taken as long as that takes; until then, and where it fails, ONNX answers everything.
+    """
+
+    name = "onnx+native"
+
+    def __init__(
+        self,
+        first: Engine,
+        other: Callable[[], Engine],
+        examples: Sequence[Mapping[str, Any]],
+        *,
+        told: Callable[[Mapping[str, Any]], object],
+        begin: Callable[[Callable[[], None]], object] | None = None,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        """`first` is ONNX; `other` loads the other and sees that it answers as it must; `examples` are the rows to measure with.
+
+        `told` hears what came of it: {"from_rows": ..., "seconds": ...}, or {"reason": ...}. `begin` runs what it is given, on a thread.
+        """
+        self.signature = first.signature
+        self._engines = [first]
+        self._other, self._examples, self._told = other, examples, told
+        self._clock = clock
+        self._begin = begin or (lambda load: threading.Thread(target=load, name="engine", daemon=True).start())
+        self._fastest: list[int] = []
+        """For 1, 2, 3 ... rows the place of the engine to ask; the last is for all beyond. Empty until the other is loaded."""
+        self._spent_s = 0.0
+        """How long calls of many rows have taken, until the other was asked for."""
+
+    def predict(self, columns: Columns) -> Columns:
+        """As `Engine.predict`."""
+        rows = len(next(iter(columns.values())))
+        if self._fastest:
+            return self._engines[self._fastest[min(rows, len(self._fastest)) - 1]].predict(columns)
+        if rows < _MANY_ROWS or self._spent_s > _LOADING_S:
+            return self._engines[0].predict(columns)
+        begun = self._clock()
+        answers = self._engines[0].predict(columns)
+        self._spent_s += self._clock() - begun
+        if self._spent_s > _LOADING_S:
+            self._begin(self._load)
+        return answers
+
+    def answer(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """As `Engine.answer`."""
+        return _answer(self, records)
+
+    def _load(self) -> None:
+        begun = self._clock()
+        try:
+            self._engines.append(self._other())
+            fastest_of = fastest([measure_rows(engine, self._examples, self._clock) for engine in self._engines])
+        except Exception as error:  # noqa: BLE001  whatever it is, ONNX goes on
+            self._told({"reason": error.message if isinstance(error, ModelportError) else f"{type(error).__name__}: {error}"})
+            return
+        self._fastest = fastest_of
+        from_rows = fastest_of.index(1) + 1 if 1 in fastest_of else None
+        self._told({"from_rows": from_rows, "seconds": round(self._clock() - begun, 3)})
+
+
+AnyEngine: TypeAlias = Engine | Measured
+
+
+def beside(bundle: Bundle) -> Callable[[], Engine] | None:
+    """What loads the model itself, to be held beside ONNX, and reproduces its golden rows.
+
+    None where loading it would run code, where its library is not installed, and where there is no ONNX.
+    """
+    start = _OWN_FORMATS.get(bundle.card.framework)
+    if ONNX not in bundle.files or start is None or bundle.code_folder is not None or find_spec(bundle.card.framework) is None:
+        return None
+    with bundle.model_path.open("rb") as file:
+        if file.read(len(start)) != start:
+            return None
+
+    def load_native() -> Engine:
+        native = load(bundle, "native")
+        verify_golden(native, bundle)
+        return native
+
+    return load_native
+
+
+def measure(
+    call: Callable[[Rows], object], rows: Callable[[int], Rows], clock: Callable[[], float] = perf_counter
+) -> list[tuple[int, float]]:
+    """How many rows a call has and how many seconds it takes, the shortest of some, for the sizes in MEASURED_ROWS.
+
+    `rows` makes so many rows in the form that `call` takes. The size at which a call takes longer than 0.1 s is the last.
+    """
+    curve = []
+    for count in MEASURED_ROWS:
+        given = rows(count)
+        seconds = min(_seconds(call, given, clock) for _ in range(_MEASURED_CALLS))
+        curve.append((count, seconds))
+        if seconds > _LONGEST_MEASURED_S:
+            break
+    return curve
+
+
+def measure_rows(
+    engine: Engine, examples: Sequence[Mapping[str, Any]], clock: Callable[[], float] = perf_counter
+) -> list[tuple[int, float]]:
+    """`measure` of an engine with the examples, over and over, in the form in which a service gives them."""
+
+    def rows(count: int) -> Columns:
+        columns = engine.signature.columns(list(islice(cycle(examples), count)))
+        if any(column.dtype != np.float64 or column.ndim > 1 for column in columns.values()):
+            return columns
+        return MatrixColumns(list(columns), np.column_stack(list(columns.values())))
+
+    return measure(engine.predict, rows, clock)
+
+
+def fastest(curves: Sequence[Sequence[tuple[int, float]]]) -> list[int]:
+    """Which of several measured engines is the fastest for 1, 2, 3 ... rows, by straight lines between the measured sizes.
+
+    It goes as far as all of them were measured; what is the fastest there is so beyond.
+    """
+    rows = np.arange(1, min(curve[-1][0] for curve in curves) + 1)
+    seconds = [np.interp(rows, *zip(*curve, strict=True)) for curve in curves]
+    places: list[int] = np.argmin(seconds, axis=0).tolist()
+    return places
+
+
+def _seconds(call: Callable[[Rows], object], rows: Rows, clock: Callable[[], float]) -> float:
+    begun = clock()
+    call(rows)
+    return clock() - begun
+
+
+def _answer(engine: AnyEngine, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    if not records:
+        return []
+    return engine.signature.records(engine.predict(engine.signature.columns(records)))
 
 
 def _checked(output: Field, answer: Any, rows: int) -> np.ndarray[Any, np.dtype[Any]]:
@@ -176,8 +376,11 @@ def _source(module: ModuleType) -> bytes | None:
         return None
 
 
-def verify_golden(engine: Engine, bundle: Bundle) -> int:
-    """Reproduce the bundle's golden rows; how many they were. GoldenMismatch names the first row and value that differ."""
+def verify_golden(engine: AnyEngine, bundle: Bundle) -> int:
+    """Reproduce the bundle's golden rows; how many they were. GoldenMismatch names the first row and value that differ.
+
+    They are the answers of the model's own library, from which those of ONNX may differ as much as they might when it was converted.
+    """
     golden = bundle.read_json("golden.json")
     if golden is None:
         return 0
@@ -185,6 +388,8 @@ def verify_golden(engine: Engine, bundle: Bundle) -> int:
         inputs = [row["input"] for row in golden["rows"]]
         recorded = [row["output"] for row in golden["rows"]]
         tolerance = float(golden["tolerance"])
+        if engine.name != "native":
+            tolerance = max(tolerance, float((bundle.read_json(PARITY) or golden)["tolerance"]))
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"golden.json of {bundle.name!r} holds no rows with an input and an output", hint="Pack again.") from error
     try:

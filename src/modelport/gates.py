@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from modelport import inspection
-from modelport.bundle import Bundle
+from modelport import engines, inspection
+from modelport.bundle import ONNX, Bundle
 from modelport.errors import ModelFileError, Untrusted, VersionMismatch
 from modelport.frameworks import Card
 
@@ -78,11 +78,23 @@ def check_version(path: Path, card: Card, *, trust_version: bool = False) -> Non
         )
 
 
-def check_bundle(bundle: Bundle, *, trust: bool = False, trust_version: bool = False) -> None:
-    """Both gates for a bundle that is about to be loaded and did not come out of the own store.
+def check_stored(bundle: Bundle, *, trust_version: bool = False, engine: str = "auto") -> None:
+    """The gate for a bundle out of the own store: what it would import was accepted when it was packed."""
+    if engines.choose(bundle, engine) == "native":
+        check_version(bundle.model_path, bundle.card, trust_version=trust_version)
 
-    A bundle with code/ is a program: it needs `trust` as much as a pickle with names off the allow-list.
+
+def check_bundle(bundle: Bundle, *, trust: bool = False, trust_version: bool = False, engine: str = "auto") -> None:
+    """All gates for a bundle that is about to be loaded by `engine` and did not come out of the own store.
+
+    A bundle with code/ is a program: it needs `trust` as much as a pickle with names off the allow-list. Where ONNX answers, neither the
+    code nor the model file is opened, and the graph runs no code: it only has to be one.
     """
+    if engines.choose(bundle, engine) == "onnx":
+        contents = inspection.read(bundle.folder / ONNX)
+        if contents.format != "onnx" or contents.root["external_data"]:
+            raise ModelFileError(f"{bundle.folder / ONNX} is no ONNX model in one file", hint="--engine native leaves it out.")
+        return
     contents = inspection.read(bundle.model_path)
     check_python(bundle.model_path, inspection.foreign_python(contents))
     check_trust(bundle.model_path, bundle.card, inspection.refused(contents, bundle.card), trust=trust)

@@ -246,6 +246,7 @@ class _Run:
         return {
             "inputs": about,
             "bundle": self.bundle.digest,
+            "engine": self.engine.name,
             "format": [self.sources[0].form, self.sources[0].delimiter, form],
             "only-predictions": self.options.only_predictions,
             "rejects": str(self.options.rejects) if self.options.rejects else None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from modelport.cli.output import counted
-from modelport.cli.references import packing_options
+from modelport.cli.references import engine_option, packing_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,7 @@ def _model_options(command: Any) -> Any:
 @click.option("--rejects", metavar="FILE", help="Write bad rows to this CSV file, and go on with the others.")
 @click.option("--resume", is_flag=True, help="Go on where the same run was killed.")
 @click.option("--json", "as_json", is_flag=True, help="Say what was done as JSON.")
+@engine_option
 @_model_options
 def command(ref: str, files: tuple[str, ...], output: str, as_json: bool, **flags: Any) -> None:
     """Write predictions for every row of DATA: CSV, TSV, JSON lines or Parquet files, globs, or - for standard input.
@@ -65,7 +66,7 @@ def command(ref: str, files: tuple[str, ...], output: str, as_json: bool, **flag
         raise click.BadParameter("one ASCII character", param_hint="--delimiter")
     options = Options(**words, rejects=Path(rejects) if rejects else None)
     opened = open_reference(ref, flags)
-    engine = engines.load(opened.bundle)
+    engine = engines.load(opened.bundle, flags["engine"])
     engines.verify_golden(engine, opened.bundle)
     bar = Bar(sys.stderr, time.monotonic) if sys.stderr.isatty() else None
     try:

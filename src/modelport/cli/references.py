@@ -77,24 +77,31 @@ def trust_options(command: _Command) -> _Command:
     return command
 
 
+def engine_option(command: _Command) -> _Command:
+    """The flag that says what computes the answers."""
+    told = "What answers: onnx, native, or auto, which is ONNX where the bundle has it."
+    return click.option("--engine", type=click.Choice(["auto", "onnx", "native"]), default="auto", show_default=True, help=told)(command)
+
+
 def open_reference(ref: str, options: Mapping[str, Any] | None = None) -> Opened:
-    """The bundle that `ref` stands for, allowed to be loaded; `options` are those of `packing_options` or `trust_options`.
+    """The bundle that `ref` stands for, allowed to be loaded; `options` are those of `packing_options` or `trust_options`, and the engine.
 
     UnknownReference when there is no such thing. Untrusted and VersionMismatch from the gates, which a bundle out of the own store has
-    passed when it was packed.
+    passed when it was packed; UsageError where it does not have the engine.
     """
     from modelport import bundle as bundles
     from modelport import gates
 
     options = options or {}
     path = Path(ref)
-    trust = {key: bool(options.get(key)) for key in ("trust", "trust_version")}
+    trust, trust_version, engine = bool(options.get("trust")), bool(options.get("trust_version")), options.get("engine") or "auto"
     if bundles.is_bundle(path):
         opened = bundles.open_bundle(path)
-        gates.check_bundle(opened, **trust)
+        gates.check_bundle(opened, trust=trust, trust_version=trust_version, engine=engine)
         return Opened(opened.name, "", opened)
     if path.is_file() or os.sep in ref:
         opened = _packed(path, options)
+        gates.check_stored(opened, trust_version=trust_version, engine=engine)
         return Opened(opened.name, "", opened)
     from modelport.store import Store
 
@@ -105,7 +112,7 @@ def open_reference(ref: str, options: Mapping[str, Any] | None = None) -> Opened
             what = f"{path} is a folder, and no bundle" if path.exists() else f"there is no file {path}"
             raise UnknownReference(f"{what}; and the store has no such name", hint=_REF) from error
         raise
-    gates.check_version(opened.model_path, opened.card, trust_version=trust["trust_version"])
+    gates.check_stored(opened, trust_version=trust_version, engine=engine)
     return Opened(entry.name, str(entry.version), opened)
 
 

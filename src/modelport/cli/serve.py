@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from modelport.cli.references import open_reference, packing_options
+from modelport.cli.references import engine_option, open_reference, packing_options
 
 if TYPE_CHECKING:
     from modelport.cli.references import Opened
@@ -36,6 +36,7 @@ def serving_options(command: _Command) -> _Command:
             click.option("--cors", metavar="ORIGIN", multiple=True, help="An origin whose pages may call it; again for more; * any."),
             click.option("--workers", type=click.IntRange(1, 256), help="How many processes answer; one for each core otherwise."),
             click.option("--threads", type=click.IntRange(1, 256), help="How many threads each has; its share of the cores otherwise."),
+            engine_option,
             click.option("--timeout", type=click.FloatRange(0.01), default=30.0, show_default=True, help="Seconds an answer may take."),
             click.option(
                 "--drain-delay", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds it takes calls when told to stop."
@@ -134,6 +135,7 @@ def settings_of(flags: dict[str, Any]) -> Settings:
         max_rows=flags["max_rows"],
         workers=flags["workers"],
         threads=flags["threads"],
+        engine=flags["engine"],
         timeout_s=flags["timeout"],
         drain_delay_s=flags["drain_delay"],
         grace_s=flags["grace"],

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelport.bundle import Bundle
+    from modelport.errors import ModelportError
+    from modelport.serving.trial import Tried
     from modelport.signature import Field
     from modelport.store import Entry
 
@@ -18,17 +22,23 @@ _MOST_REQUIREMENTS = 12
 
 @click.command()
 @click.argument("ref")
+@click.option("--engines", "measured", is_flag=True, help="Measure how fast each engine answers here, and show that.")
 @click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")
-def command(ref: str, as_json: bool) -> None:
+def command(ref: str, as_json: bool, measured: bool) -> None:
     """Show what REF holds: a name in the store, a bundle's folder or .tar, or a model file (as `modelport inspect`).
 
-    Nothing of the model is run.
+    Nothing of the model is run, unless --engines is said: then each engine is loaded in a process of its own, and asked for 1, 8, 64 and
+    512 rows of the example. Of a model file it tells with which of them it would be served.
     """
     import json
 
     from modelport import bundle as bundles
+    from modelport.bundle import PARITY
     from modelport.store import Store
 
+    if measured:
+        _show_engines(ref, as_json=as_json)
+        return
     path = Path(ref)
     entry = None
     if bundles.is_bundle(path):
@@ -41,8 +51,9 @@ def command(ref: str, as_json: bool) -> None:
     else:
         entry, bundle = Store().get(ref)
     if as_json:
-        about = {"added": entry.added, "aliases": list(entry.aliases)} if entry else {}
+        about: dict[str, object] = {"added": entry.added, "aliases": list(entry.aliases)} if entry else {}
         example = (bundle.read_json("example.json") or [None])[0]
+        about |= {"parity": bundle.read_json(PARITY)}
         ref = entry.ref if entry else ref
         click.echo(json.dumps({"ref": ref, "folder": str(bundle.folder), **about, **bundle.to_dict(), "example": example}))
     else:
@@ -60,6 +71,7 @@ def _text(ref: str, bundle: Bundle, entry: Entry | None) -> str:
         facts += [("added", entry.added), ("aliases", ", ".join(f"{entry.name}@{alias}" for alias in entry.aliases))]
     facts += [
         ("model", f"{card.cls}, {card.library} {card.version or ''}".rstrip()),
+        *parity_facts(bundle),
         ("title", bundle.title),
         ("about", " ".join(filter(None, (bundle.subtitle, bundle.description)))),
         ("python", bundle.python),
@@ -113,3 +125,109 @@ def _requirements(bundle: Bundle) -> list[str]:
     pins = [line.split(" ")[0] for line in lines if line and not line.startswith(("#", " "))]
     more = [f"... and {len(pins) - _MOST_REQUIREMENTS} more"] if len(pins) > _MOST_REQUIREMENTS else []
     return ["\n".join(["requirements", *pins[:_MOST_REQUIREMENTS], *more])] if pins else []
+
+
+def parity_facts(bundle: Bundle) -> list[tuple[str, str]]:
+    """What is known of the model as ONNX: how it was proven that it answers alike, or why there is none."""
+    from modelport.bundle import PARITY
+    from modelport.cli.output import counted
+
+    parity = bundle.read_json(PARITY)
+    if parity is None:
+        return []
+    if not parity["passed"]:
+        return [("onnx", f"no: {parity['reason']}")]
+    difference = f"largest {'relative ' if parity['relative'] else ''}difference {parity['largest_difference']:.1e}"
+    rows = f"{counted(parity['rows'], 'row')} compared, {parity['rows_of_sample']:,} of them of the sample"
+    versions = parity["versions"]
+    others = ", ".join(f"{name} {number}" for name, number in versions.items() if name != bundle.card.library)
+    library = f"{bundle.card.library} {versions.get(bundle.card.library, bundle.card.version or '')}".strip()
+    return [
+        ("onnx", f"passed: {rows}; {difference}, {parity['flips']} labels differ"),
+        ("", f"in {parity['precision']}, against {library} on Python {parity['python']}; {others}"),
+    ]
+
+
+def measured_engines(ref: str, bundle: Bundle, flags: Mapping[str, object]) -> dict[str, Tried | ModelportError]:
+    """Each engine that the bundle has, measured in a process of its own; or why it could not be."""
+    from modelport.bundle import ONNX
+    from modelport.cli.references import open_reference
+    from modelport.errors import ModelportError
+    from modelport.serving.trial import attempt
+
+    names = ("onnx",) if bundle.card.framework == "onnx" else ("onnx", "native") if ONNX in bundle.files else ("native",)
+    tried: dict[str, Tried | ModelportError] = {}
+    for name in names:
+        try:
+            tried[name] = attempt(open_reference(ref, {**flags, "engine": name}).bundle, name)
+        except ModelportError as error:
+            tried[name] = error
+    return tried
+
+
+def chosen(bundle: Bundle, tried: Mapping[str, Tried | ModelportError]) -> dict[int, str]:
+    """For each measured number of rows the engine that a service asks."""
+    from modelport import engines
+
+    curves = {name: one.curve for name, one in tried.items() if not isinstance(one, Exception)}
+    if not curves:
+        return {}
+    names = list(curves)
+    if engines.beside(bundle) is None:
+        return dict.fromkeys((rows for rows, _ in curves[names[0]]), names[0])
+    places = engines.fastest(list(curves.values()))
+    return {rows: names[places[rows - 1]] for rows, _ in curves[names[0]] if rows <= len(places)}
+
+
+def _show_engines(ref: str, *, as_json: bool) -> None:
+    import json
+
+    from modelport.cli.references import open_reference
+    from modelport.errors import ModelFailed
+
+    opened = open_reference(ref)
+    tried = measured_engines(ref, opened.bundle, {})
+    failed = [one for one in tried.values() if isinstance(one, Exception)]
+    if len(failed) == len(tried):
+        raise ModelFailed(f"no engine of {opened.name} could be measured: {failed[0].message}", hint=failed[0].hint)
+    faster = chosen(opened.bundle, tried)
+    if as_json:
+        click.echo(json.dumps({"ref": ref, "engines": engines_json(tried, faster)}))
+    else:
+        click.echo(_engines_text(ref, tried, faster))
+
+
+def engines_json(tried: Mapping[str, Tried | ModelportError], faster: Mapping[int, str]) -> list[dict[str, object]]:
+    """What was measured of each engine, as JSON values."""
+    said: list[dict[str, object]] = []
+    for name, one in tried.items():
+        if isinstance(one, Exception):
+            said.append({"engine": name, "reason": one.message})
+            continue
+        curve = [{"rows": rows, "seconds": seconds, "chosen": faster.get(rows) == name} for rows, seconds in one.curve]
+        said.append({"engine": name, "start_seconds": round(one.seconds, 3), "memory_bytes": one.memory_bytes, "calls": curve})
+    return said
+
+
+def _engines_text(ref: str, tried: Mapping[str, Tried | ModelportError], faster: Mapping[int, str]) -> str:
+    from modelport.cli.output import aligned, size, table
+
+    curves = {name: dict(one.curve) for name, one in tried.items() if not isinstance(one, Exception)}
+    header = ["rows", *(cell for name in curves for cell in (f"{name} ms", "rows/s", ""))]
+    rows = []
+    for count in sorted({count for curve in curves.values() for count in curve}):
+        line = [str(count)]
+        for name, curve in curves.items():
+            if count in curve:
+                line += [f"{curve[count] * 1000:.3f}", f"{count / curve[count]:,.0f}", "*" if faster.get(count) == name else ""]
+            else:
+                line += ["", "", ""]
+        rows.append(line)
+    facts = []
+    for name, one in tried.items():
+        if isinstance(one, Exception):
+            facts.append((name, f"not measured: {one.message}"))
+        else:
+            memory = f", {size(one.memory_bytes)} of memory" if one.memory_bytes else ""
+            facts.append((name, f"starts in {one.seconds:.2f} s{memory}"))
+    return f"{table(header, rows)}\n\n{aligned([('*', 'answers in a service, for so many rows'), *facts])}\n\nnext: modelport serve {ref}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -46,10 +46,14 @@ class Loaded:
     """What each output of the graph is, in their order: "prediction", "probabilities", "score", or its own name."""
     one_by_one: bool
     """Whether the graph takes a single row at a time."""
+    fields: tuple[str, ...] = ()
+    """The names of a matrix's columns, where they are known from elsewhere: the graph has none."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The fields that it takes, in order."""
+        if len(self.inputs) == 1 and self.inputs[0].columns == len(self.fields):
+            return self.fields
         return tuple(name for one in self.inputs for name in _names(self, one))
 
 
@@ -86,12 +90,21 @@ def detect(contents: Contents) -> Card | None:
 
 def load(path: Path, card: Card) -> Loaded:
     """The graph in a session of one thread on the CPU. ModelFileError when onnxruntime does not take it."""
+    return _load(path)
+
+
+def _load(path: Path) -> Loaded:
     try:
         return _open(path)
     except ModelFileError:
         raise
     except Exception as error:
         raise _refused(path.name, error) from error
+
+
+def load_converted(path: Path, signature: Signature) -> Loaded:
+    """The graph to which a model of this signature was converted, as `load`; the columns of its matrix are the signature's fields."""
+    return replace(_load(path), fields=tuple(field.name for field in signature.inputs))
 
 
 def _refused(name: str, error: Exception) -> ModelFileError:

@@ -331,6 +331,7 @@ def describe(service: Service, settings: Settings, *, alone: bool) -> dict[str, 
         "subtitle": settings.subtitle or bundle.subtitle,
         "description": settings.description or bundle.description,
         "framework": bundle.card.framework,
+        "engine": service.engine_name,
         "signature": service.signature.to_dict(),
         "endpoints": {
             "page": f"{base}/",

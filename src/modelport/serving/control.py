@@ -12,6 +12,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from modelport.errors import ModelportError
 from modelport.serving.metrics import Snapshot
 from modelport.serving.settings import Settings
 
@@ -100,6 +101,8 @@ class Ready(msgspec.Struct, tag=True):
 
     models: list[str]
     """As the X-Model header gives them."""
+    engines: list[str]
+    """What answers for each of them: "onnx", "native" or "onnx+native"."""
     memory_bytes: int
 
 
@@ -109,6 +112,21 @@ class Failed(msgspec.Struct, tag=True):
     code: str
     message: str
     hint: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failed:
+        """What is told of an error; of one that nobody foresaw, its name."""
+        if isinstance(error, ModelportError):
+            return cls(error.code, error.message[:20_000], error.hint[:2000])
+        return cls(ModelportError.code, f"the model cannot be loaded: {type(error).__name__}: {error}"[:20_000], "")
+
+    def error(self) -> ModelportError:
+        """The error that was told."""
+        kinds: list[type[ModelportError]] = [ModelportError]
+        for kind in kinds:
+            kinds += kind.__subclasses__()
+        kind = next((kind for kind in kinds if kind.code == self.code), ModelportError)
+        return kind(self.message, hint=self.hint)
 
 
 class Closed(msgspec.Struct, tag=True):

@@ -80,7 +80,12 @@ FAMILIES = {
     "modelport_worker_restarts_total": Family("counter", "Workers that were replaced, by the reason.", ("reason",)),
     "modelport_workers": Family("gauge", "Worker processes, by their state.", ("state",)),
     "modelport_resident_memory_bytes": Family("gauge", "Resident memory of each process.", ("process",), largest=True),
-    "modelport_model_info": Family("gauge", "A model that is served; 1.", ("model", "version", "digest", "framework"), largest=True),
+    "modelport_model_info": Family(
+        "gauge",
+        "A model that is served, and what answers: onnx, native, or onnx+native, which is either by the size of a call; 1.",
+        ("model", "version", "digest", "framework", "engine"),
+        largest=True,
+    ),
     "modelport_build_info": Family("gauge", "What serves; 1.", ("version", "python"), largest=True),
 }
 """Everything that is measured, by name. The names and units are Prometheus' conventions (https://prometheus.io/docs/practices/naming/)."""
@@ -97,6 +102,8 @@ class Model(Protocol):
     def digest(self) -> str: ...
     @property
     def framework(self) -> str: ...
+    @property
+    def engine_name(self) -> str: ...
     @property
     def waiting(self) -> tuple[int, float]:
         """How many requests wait for it, and for how many seconds the first of them has."""
@@ -187,7 +194,7 @@ class ModelMetrics:
             "modelport_requests_shed_total": [([name, reason], [count]) for reason, count in list(self.shed_counts.items())],
             "modelport_requests_waiting": [([name], [waiting])],
             "modelport_queue_age_seconds": [([name], [age_s])],
-            "modelport_model_info": [([name, model.version, model.digest, model.framework], [1])],
+            "modelport_model_info": [([name, model.version, model.digest, model.framework, model.engine_name], [1])],
         }
 
 

@@ -220,7 +220,7 @@ def _problems(errors: Sequence[type[ModelportError]]) -> dict[str, Any]:
 
 def _model_schema() -> dict[str, Any]:
     text = {"type": "string"}
-    texts = dict.fromkeys(("name", "version", "digest", "title", "subtitle", "description", "framework"), text)
+    texts = dict.fromkeys(("name", "version", "digest", "title", "subtitle", "description", "framework", "engine"), text)
     return {
         "type": "object",
         "properties": texts | {"signature": {"type": "object"}, "endpoints": {"type": "object", "additionalProperties": text}},

@@ -33,6 +33,15 @@ def memory_limit(cgroup: Path = _CGROUP) -> int | None:
     return None
 
 
+def memory_used(cgroup: Path = _CGROUP) -> int:
+    """The bytes that the processes of the cgroup have together; 0 where that is not known."""
+    for file in (cgroup / "memory.current", cgroup / "memory" / "memory.usage_in_bytes"):
+        text = _read(file)
+        if text.isdecimal():
+            return int(text)
+    return 0
+
+
 def memory_of(process: int | str = "self") -> int:
     """Resident bytes of a process; 0 where the machine does not say."""
     fields = _read(Path(f"/proc/{process}/statm")).split()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
+from itertools import cycle, islice
 
 from modelport import engines
 from modelport.bundle import Bundle
-from modelport.engines import Engine
+from modelport.engines import AnyEngine
 from modelport.errors import ModelFailed
 from modelport.serving.batching import Batcher, Flight, Observer, Pace
 from modelport.serving.control import fingerprint
@@ -17,10 +17,6 @@ from modelport.serving.inputs import Inputs, Rows, join
 from modelport.serving.outputs import Answers, Encoder, to_json
 from modelport.serving.settings import Settings
 from modelport.signature import Columns, Signature
-
-_MEASURED_ROWS = (1, 8, 64, 512)
-_MEASURED_SECONDS = 0.1
-"""A call that takes longer is the last that is measured before the service starts."""
 
 
 @dataclass
@@ -31,7 +27,7 @@ class Service:
     version: str
     """Its version in the store: "3"; "" when it is served from a file or folder."""
     bundle: Bundle
-    engine: Engine
+    engine: AnyEngine
     golden_rows: int | None = None
     """How many golden rows were reproduced; None until they have been tried."""
     flight: Flight | None = None
@@ -70,6 +66,10 @@ class Service:
         return self.bundle.card.framework
 
     @property
+    def engine_name(self) -> str:
+        return self.engine.name
+
+    @property
     def waiting(self) -> tuple[int, float]:
         """How many requests wait for the model, and for how many seconds the first of them has."""
         return (self._batcher.waiting, self._batcher.oldest_s) if self._batcher else (0, 0.0)
@@ -80,19 +80,12 @@ class Service:
         self.measure()
 
     def measure(self) -> None:
-        """Time calls of several sizes on the example."""
-        measured = []
-        for count in _MEASURED_ROWS if self.examples else ():
-            rows = self.inputs.json(to_json(self.examples[:1] * count), count)
-            measured.append((count, min(self._seconds(rows) for _ in range(3))))
-            if measured[-1][1] > _MEASURED_SECONDS:
-                break
-        self.pace = Pace(measured)
+        """Time calls of several sizes on the examples."""
 
-    def _seconds(self, rows: Rows) -> float:
-        start = perf_counter()
-        self.predict([rows])
-        return perf_counter() - start
+        def rows(count: int) -> Sequence[Rows]:
+            return [self.inputs.json(to_json(list(islice(cycle(self.examples), count))), count)]
+
+        self.pace = Pace(engines.measure(self.predict, rows) if self.examples else ())
 
     def predict(self, parts: Sequence[Rows]) -> Answers:
         """The model's answers to the rows of several requests, in one call."""

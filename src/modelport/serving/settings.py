@@ -46,6 +46,8 @@ class Settings:
     """How many processes answer; one for each core where it is not said."""
     threads: int | None = None
     """How many threads each of them has for its computations; its share of the cores where it is not said."""
+    engine: str = "auto"
+    """What computes the answers: "onnx", "native", or "auto", which is ONNX where a bundle has it."""
     max_memory_bytes: int | None = None
     """A worker that has grown beyond this is replaced, without losing a request; None lets it grow."""
     max_waiting: int = 10_000

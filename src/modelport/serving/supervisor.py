@@ -424,14 +424,14 @@ class Supervisor:
             self._was_ready = True
             host, port = self._listener.getsockname()[:2]
             about = {"metrics_port": self._scraped.getsockname()[1]} if self._scraped else {}
-            self._log.event("serving", host=host, port=port, models=ready.models, **about)
+            self._log.event("serving", host=host, port=port, models=ready.models, engines=ready.engines, **about)
             self._started(host, port)
             self._fit()
         seconds = round(worker.ready_s - worker.started_s, 3)
         self._log.event("worker-ready", process=worker.process.pid, seconds=seconds, bytes=ready.memory_bytes)
         if worker.models is self._tried:
             self._models, self._tried = worker.models, None
-            self._log.event("reloaded", models=ready.models)
+            self._log.event("reloaded", models=ready.models, engines=ready.engines)
         self._release_old()
         self._test_next(worker)
         self._start_missing()
@@ -463,7 +463,7 @@ class Supervisor:
             return
         self._last_end = failed.message
         if not self._was_ready and not self._stopping:
-            self._error = _named(failed)
+            self._error = failed.error()
             self._over.set()
 
     def _on_child(self) -> None:
@@ -880,12 +880,3 @@ class Supervisor:
         """Tell whoever watches the service, in its log and on its terminal, what went wrong."""
         self._log.event(event, detail=text, **about)
         self._told(text)
-
-
-def _named(failed: Failed) -> ModelportError:
-    """The error that a worker told."""
-    kinds: list[type[ModelportError]] = [ModelportError]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    kind = next((kind for kind in kinds if kind.code == failed.code), ModelportError)
-    return kind(failed.message, hint=failed.hint)

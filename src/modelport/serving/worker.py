@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +20,8 @@ from typing import Any, TextIO
 import uvloop
 
 from modelport import engines
-from modelport.bundle import open_bundle
+from modelport.bundle import Bundle, open_bundle
+from modelport.engines import AnyEngine, Engine, Measured
 from modelport.errors import BundleError, ModelportError, Unavailable
 from modelport.serving import resources
 from modelport.serving.app import create_app
@@ -37,7 +38,6 @@ from modelport.serving.control import (
     Drain,
     Failed,
     Finish,
-    Model,
     Ready,
     Release,
     Released,
@@ -54,11 +54,14 @@ from modelport.serving.metrics import Snapshot
 from modelport.serving.problems import problem
 from modelport.serving.server import Server
 from modelport.serving.service import Service
+from modelport.serving.settings import Settings
 from modelport.serving.tracing import NO_TRACE
 
 BEAT_S = 0.025
 """How often the loop and the watch thread show that they run."""
 _MEMORY_EVERY = 20
+_LIBRARY_BYTES = 200 * 2**20
+"""What a model's own library may take, with all that it brings in."""
 _FIRST_REQUEST_S = 0.5
 """Who has just connected is about to ask."""
 
@@ -66,7 +69,7 @@ _FIRST_REQUEST_S = 0.5
 def main(descriptor: int) -> None:
     """Serve as the process at the other end of the control socket says, until it says to stop or is gone."""
     faulthandler.enable()
-    out = _own_output()
+    out = own_output()
     channel: Channel[ToSupervisor, ToWorker] = Channel(socket.socket(fileno=descriptor), ToWorker)
     first = channel.receive()
     if first is None:
@@ -78,14 +81,12 @@ def main(descriptor: int) -> None:
     os.close(descriptors[0])
     threading.Thread(target=_pulse, args=(board,), name="pulse", daemon=True).start()
     try:
-        worker = Worker(load(begin.models, begin.denied, board), begin, channel, board, log)
+        worker = Worker(load(begin, board, log), begin, channel, board, log)
     except Exception as error:  # noqa: BLE001  whatever it is, it is told before this process ends
-        known = error if isinstance(error, ModelportError) else None
-        if known is None:
+        if not isinstance(error, ModelportError):
             log.failure(error, "")
-        text = known.message if known else f"the model cannot be loaded: {type(error).__name__}: {error}"
         log.close()
-        channel.send(Failed(known.code if known else ModelportError.code, text[:20_000], known.hint[:2000] if known else ""))
+        channel.send(Failed.of(error))
         return
     gc.collect()
     gc.freeze()
@@ -94,19 +95,48 @@ def main(descriptor: int) -> None:
     os._exit(0)  # threads of a model that is stuck, or of a library that ends slowly, have no say
 
 
-def load(models: Sequence[Model], denied: Sequence[bytes], board: Board) -> list[Service]:
+def load(begin: Begin, board: Board, log: Log) -> list[Service]:
     """The models, ready to answer. ModelportError when one cannot be loaded, or does not give its recorded answers."""
     recorder = Recorder(board)
     services = []
-    for model in models:
+    for model in begin.models:
         bundle = open_bundle(Path(model.folder))
         if bundle.digest != model.digest:
             raise BundleError(f"{model.folder} was {model.digest} when it was checked, and is {bundle.digest} now")
-        service = Service(model.name, model.version, bundle, engines.load(bundle), flight=Flight(recorder, model.name))
+        engine = _engine(bundle, begin.settings, log)
+        service = Service(model.name, model.version, bundle, engine, flight=Flight(recorder, model.name))
         service.warm_up()
-        service.denied.update(denied)
+        service.denied.update(begin.denied)
         services.append(service)
     return services
+
+
+def _engine(bundle: Bundle, settings: Settings, log: Log) -> AnyEngine:
+    """The engine that was asked for; where none was, ONNX with the model's own library beside it, if that can be."""
+    engine = engines.load(bundle, settings.engine)
+    native = engines.beside(bundle) if settings.engine == "auto" else None
+    examples = bundle.read_json("example.json")
+    if native is None or not examples:
+        return engine
+
+    def other() -> Engine:
+        if not _has_room(settings):
+            raise Unavailable("another library beside ONNX might not fit into the memory")
+        return native()
+
+    def told(about: Mapping[str, Any]) -> None:
+        gc.freeze()
+        log.event("engine", model=bundle.name, process=os.getpid(), **about)
+
+    return Measured(engine, other, examples, told=told)
+
+
+def _has_room(settings: Settings) -> bool:
+    """Whether all workers may load a library more."""
+    limit_bytes = resources.memory_limit()
+    if settings.max_memory_bytes is not None or limit_bytes is None:
+        return settings.max_memory_bytes is None
+    return resources.memory_used() + _LIBRARY_BYTES * (settings.workers or resources.cores()) < 0.9 * limit_bytes
 
 
 class Worker:
@@ -118,6 +148,7 @@ class Worker:
         self._asked: dict[int, asyncio.Future[Snapshot]] = {}
         self._questions = 0
         self._labels = [service.label for service in services]
+        self._engines = [service.engine_name for service in services]
         self._shared = FastPath(self._app, board=self)
         self._server = Server(self._app, begin.settings, Connection)
         self._server.config.load()
@@ -134,7 +165,7 @@ class Worker:
         self._beat()
         self._channel.socket.setblocking(False)
         self._loop.add_reader(self._channel.socket.fileno(), self._hear)
-        self._say(Ready(self._labels, resources.memory_of()))
+        self._say(Ready(self._labels, self._engines, resources.memory_of()))
         await self._ended.wait()
         self._say_counted()
         self._app.telemetry.close()
@@ -392,7 +423,7 @@ def _has_come(connection: socket.socket) -> bool:
         return False
 
 
-def _own_output() -> TextIO:
+def own_output() -> TextIO:
     """The standard output for the log alone: what a model prints goes where errors go, and if it closes that, nothing is lost."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(2, 1)

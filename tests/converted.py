@@ -1,0 +1,74 @@
+"""Bundles whose model stands in them as ONNX too, as packing makes them where the answers are proven the same."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import models
+from modelport import bundle as bundles
+from modelport.bundle import MANIFEST, Bundle
+from modelport.packing import Options, pack_file
+
+PARITY = {
+    "passed": True, "reason": "", "precision": "float32", "rows": 1212, "rows_of_sample": 150, "rows_made": 1062, "flips": 0,
+    "largest_difference": 4.8e-07, "relative": False, "tolerance": 1e-4, "python": "3.11",
+    "versions": {"scikit-learn": "1.9.1", "skl2onnx": "1.20.0", "onnx": "1.23.2", "onnxruntime": "1.31.1"}, "tries": [],
+}  # fmt: skip
+
+
+def changed(bundle: Bundle, folder: Path, files: Mapping[str, bytes], *, without: Sequence[str] = (), **about: Any) -> Bundle:
+    """A copy of the bundle in `folder` with other files, and a digest that covers them."""
+    shutil.copytree(bundle.folder, folder)
+    for name in (MANIFEST, *without):
+        (folder / name).unlink()
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    kept = {slot.name: getattr(bundle, slot.name) for slot in fields(Bundle) if slot.name not in ("folder", "digest", "files")}
+    return bundles.write(folder, **(kept | about))
+
+
+def iris(folder: Path, files: Mapping[str, bytes] | None = None, **about: Any) -> Bundle:
+    """Logistic regression in a pickle of scikit-learn, labels in words, and the same as ONNX."""
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(max_iter=1000).fit(models.iris(), models.iris_species())
+    graph = to_onnx(model, initial_types=[("rows", FloatTensorType([None, 4]))], options={"zipmap": False}).SerializeToString()
+    return _converted(model, models.iris(), graph, folder, {**(files or {})}, name="iris", **about)
+
+
+def shipping(folder: Path, files: Mapping[str, bytes] | None = None, **about: Any) -> Bundle:
+    """Boosted trees in the format of XGBoost, and the same as ONNX."""
+    from onnxmltools import convert_xgboost
+    from onnxmltools.convert.common.data_types import FloatTensorType
+    from xgboost import XGBRegressor
+
+    model = XGBRegressor(n_estimators=20, max_depth=4, n_jobs=1).fit(models.shipping().to_numpy(), models.shipping_price(models.shipping()))
+    graph = convert_xgboost(model, initial_types=[("rows", FloatTensorType([None, 5]))]).SerializeToString()
+    return _converted(model, models.shipping(), graph, folder, {**(files or {})}, name="shipping", **about)
+
+
+def writes(path: Path) -> bytes:
+    """A pickle that makes a file when it is loaded."""
+
+    class Payload:
+        def __reduce__(self) -> Any:
+            return open, (str(path), "w")
+
+    return pickle.dumps(Payload())
+
+
+def _converted(model: Any, sample: Any, graph: bytes, folder: Path, files: dict[str, bytes], **about: Any) -> Bundle:
+    packed, path = folder.with_name(f"{folder.name}-native"), folder.with_name(f"{folder.name}.pkl")
+    path.write_bytes(pickle.dumps(model))
+    packed.mkdir()
+    bundle = pack_file(path, packed, Options(name=about["name"], sample=sample))
+    return changed(bundle, folder, {"model.onnx": graph, "parity.json": json.dumps(PARITY).encode()} | files, **about)
