@@ -42,7 +42,7 @@ def iris(folder: Path, files: Mapping[str, bytes] | None = None, **about: Any) -
 
     model = LogisticRegression(max_iter=1000).fit(models.iris(), models.iris_species())
     graph = to_onnx(model, initial_types=[("rows", FloatTensorType([None, 4]))], options={"zipmap": False}).SerializeToString()
-    return _converted(model, models.iris(), graph, folder, {**(files or {})}, name="iris", **about)
+    return _converted("iris", model, models.iris(), graph, folder, files or {}, about)
 
 
 def shipping(folder: Path, files: Mapping[str, bytes] | None = None, **about: Any) -> Bundle:
@@ -53,7 +53,7 @@ def shipping(folder: Path, files: Mapping[str, bytes] | None = None, **about: An
 
     model = XGBRegressor(n_estimators=20, max_depth=4, n_jobs=1).fit(models.shipping().to_numpy(), models.shipping_price(models.shipping()))
     graph = convert_xgboost(model, initial_types=[("rows", FloatTensorType([None, 5]))]).SerializeToString()
-    return _converted(model, models.shipping(), graph, folder, {**(files or {})}, name="shipping", **about)
+    return _converted("shipping", model, models.shipping(), graph, folder, files or {}, about)
 
 
 def writes(path: Path) -> bytes:
@@ -66,9 +66,11 @@ def writes(path: Path) -> bytes:
     return pickle.dumps(Payload())
 
 
-def _converted(model: Any, sample: Any, graph: bytes, folder: Path, files: dict[str, bytes], **about: Any) -> Bundle:
-    packed, path = folder.with_name(f"{folder.name}-native"), folder.with_name(f"{folder.name}.pkl")
+def _converted(
+    name: str, model: Any, sample: Any, graph: bytes, folder: Path, files: Mapping[str, bytes], about: Mapping[str, Any]
+) -> Bundle:
+    native, path = folder.with_name(f"{folder.name}-native"), folder.with_name(f"{folder.name}.pkl")
     path.write_bytes(pickle.dumps(model))
-    packed.mkdir()
-    bundle = pack_file(path, packed, Options(name=about["name"], sample=sample))
-    return changed(bundle, folder, {"model.onnx": graph, "parity.json": json.dumps(PARITY).encode()} | files, **about)
+    native.mkdir()
+    bundle = pack_file(path, native, Options(name=name, sample=sample))
+    return changed(bundle, folder, {"model.onnx": graph, "parity.json": json.dumps(PARITY).encode(), **files}, **about)

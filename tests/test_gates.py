@@ -7,6 +7,8 @@ import pickle
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 import bundles
@@ -153,7 +155,15 @@ def test_where_onnx_answers_neither_pickle_nor_code_needs_trust_nor_the_version_
 
 def test_what_is_no_onnx_does_not_pass_for_it(tmp_path: Path) -> None:
     bundle = converted.iris(tmp_path / "bundle")
-    pickled = converted.changed(bundle, tmp_path / "pickled", {"model.onnx": pickle.dumps(json.dumps)})
-    with pytest.raises(ModelFileError, match=r"model\.onnx is no ONNX model in one file"):
-        gates.check_bundle(pickled)
-    gates.check_bundle(pickled, engine="native")
+    outside = onnx.load(tmp_path / "bundle" / "model.onnx")
+    outside.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1), "w"))
+    onnx.external_data_helper.set_external_data(outside.graph.initializer[0], "../secret")
+    for name, content in {
+        "pickle": pickle.dumps(json.dumps),
+        "outside": outside.SerializeToString(),
+        "trees": b"tree\nversion=v4\n",
+    }.items():
+        other = converted.changed(bundle, tmp_path / name, {"model.onnx": content})
+        with pytest.raises(ModelFileError, match=rf"{name}/model\.onnx is "):
+            gates.check_bundle(other)
+        gates.check_bundle(other, engine="native")

@@ -96,6 +96,14 @@ class Bundle:
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{self.folder / name} is not JSON: {error}", hint=_AGAIN) from error
 
+    def pins(self) -> list[tuple[str, str]]:
+        """The distributions that serving it needs, and their versions, as requirements.txt has them."""
+        if "requirements.txt" not in self.files:
+            return []
+        lines = (self.folder / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        found = (line.split(" ")[0].partition("==") for line in lines if line and not line.startswith(("#", " ")))
+        return [(name, version) for name, _, version in found]
+
     def to_dict(self) -> dict[str, Any]:
         """The manifest, with its digest."""
         raw = {slot.name: getattr(self, slot.name) for slot in fields(self) if slot.name != "folder"}

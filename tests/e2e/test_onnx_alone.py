@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 import converted
-import modelport
 from modelport.bundle import Bundle
 from modelport.packing import _pins
 from test_cli_serve import started
@@ -34,10 +33,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if not (packages / top).exists():
                 (packages / top).symlink_to(Path(str(found.locate_file(top))).resolve())
     return folder / "bin" / "python"
-
-
-def environment(alone: Path) -> dict[str, str]:
-    return {"PYTHONPATH": str(Path(modelport.__file__).parent.parent), "PYTHON": str(alone)}
 
 
 def test_the_environment_has_none_of_them(alone: Path) -> None:

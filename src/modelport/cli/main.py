@@ -16,6 +16,7 @@ VERBS = {
     "serve": "an API, its docs and a web page, now",
     "demo": "serve a small model that comes with Modelport",
     "inspect": "what a model file holds, read without running it",
+    "doctor": "whether a model can be served here, and what that takes",
     "pack": "a model file becomes a versioned bundle",
     "predict": "predictions for CSV, Parquet or JSON lines files",
     "list": "the bundles in the store",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from modelport.cli.output import counted
-from modelport.cli.references import engine_option, packing_options
+from modelport.cli.references import engine_option, model_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,14 +18,6 @@ if TYPE_CHECKING:
     from modelport.batch import Progress, Summary
 
 _FORMS = click.Choice(["csv", "tsv", "jsonl", "parquet"])
-
-
-def _model_options(command: Any) -> Any:
-    """The flags of packing that have a say in the answers, for a REF that is a model file."""
-    command = packing_options(command)
-    asked = ("sample", "target", "schema", "code", "trust", "trust_version")
-    command.__click_params__ = [option for option in command.__click_params__ if option.name in asked]
-    return command
 
 
 @click.command()
@@ -40,7 +32,7 @@ def _model_options(command: Any) -> Any:
 @click.option("--resume", is_flag=True, help="Go on where the same run was killed.")
 @click.option("--json", "as_json", is_flag=True, help="Say what was done as JSON.")
 @engine_option
-@_model_options
+@model_options
 def command(ref: str, files: tuple[str, ...], output: str, as_json: bool, **flags: Any) -> None:
     """Write predictions for every row of DATA: CSV, TSV, JSON lines or Parquet files, globs, or - for standard input.
 

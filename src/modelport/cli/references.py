@@ -67,6 +67,16 @@ def tell(line: str) -> None:
     click.echo(line, err=True)
 
 
+def model_options(command: _Command) -> _Command:
+    """The flags of packing that have a say in the answers, for a REF that may be a model file."""
+    asked = {"sample", "target", "schema", "code", "python_env", "onnx", "trust", "trust_version"}
+    before = getattr(command, "__click_params__", [])
+    command = packing_options(command)
+    kept = [option for option in vars(command)["__click_params__"] if option in before or option.name in asked]
+    vars(command)["__click_params__"] = kept
+    return command
+
+
 def trust_options(command: _Command) -> _Command:
     """The flags that open the gates."""
     for option in (

@@ -119,10 +119,7 @@ def _lineage(lineage: Any) -> list[tuple[str, str]]:
 
 
 def _requirements(bundle: Bundle) -> list[str]:
-    if "requirements.txt" not in bundle.files:
-        return []
-    lines = (bundle.folder / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line.split(" ")[0] for line in lines if line and not line.startswith(("#", " "))]
+    pins = [f"{name}=={version}" for name, version in bundle.pins()]
     more = [f"... and {len(pins) - _MOST_REQUIREMENTS} more"] if len(pins) > _MOST_REQUIREMENTS else []
     return ["\n".join(["requirements", *pins[:_MOST_REQUIREMENTS], *more])] if pins else []
 

@@ -67,7 +67,7 @@ def report(contents: Mapping[str, Any], card: Card | None, refused: tuple[str, .
     """The inspection of what a child process has read."""
     imports = tuple(contents["imports"])
     missing = _missing(imports, card)
-    installed = _installed(card)
+    installed = installed_version(card)
     warnings, advice = _story(str(contents["path"]), contents["format"], card, refused, missing, installed)
     if python:
         warnings = (f"holds functions compiled by Python {python}: this is {_python()}, which cannot run them", *warnings)
@@ -112,7 +112,7 @@ def _top_modules(library: str) -> frozenset[str]:
     return frozenset(known.get(library, (library.replace("-", "_"),)))
 
 
-def _installed(card: Card | None) -> str | None:
+def installed_version(card: Card | None) -> str | None:
     """The version here of the library that wrote the model, under whichever name it is distributed: xgboost-cpu is xgboost."""
     if card is None or not card.library:
         return None
