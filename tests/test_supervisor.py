@@ -16,7 +16,6 @@ from modelport.serving.supervisor import (
     Connection,
     Fate,
     Worker,
-    _named,
     ending,
     fates,
     fewest,
@@ -121,9 +120,9 @@ def test_how_a_process_ended_is_said_in_words() -> None:
 
 
 def test_what_a_worker_tells_is_the_error_it_had() -> None:
-    error = _named(Failed("usage", "two of the models have one name", "pack"))
+    error = Failed("usage", "two of the models have one name", "pack").error()
     assert (type(error), error.message, error.hint) == (UsageError, "two of the models have one name", "pack")
-    assert type(_named(Failed("unheard-of", "", ""))) is ModelportError
+    assert type(Failed("unheard-of", "", "").error()) is ModelportError
 
 
 def test_messages_and_descriptors_arrive_as_they_were_sent() -> None:
