@@ -20,11 +20,14 @@ import httpx
 import sklearn
 
 import misbehaving
+import modelport
 from modelport import bundle as bundles
 from modelport.bundle import Bundle
 from modelport.frameworks import Card
 from modelport.signature import Field, Signature
 
+SOURCE = str(Path(modelport.__file__).parents[1])
+"""Where the Modelport is that is tested; the one that is installed may be another."""
 SIGNATURE = Signature(
     inputs=(Field("what", "number", example=0.0), Field("number", "number", example=2.0)), outputs=(Field("prediction", "number"),)
 )
@@ -138,7 +141,7 @@ def launched(bundle: Path, *arguments: str, before: Sequence[str] = (), **enviro
     """A service that begins to start; `before` are words of a program that becomes the service."""
     program = "from modelport.cli.main import main; main()"
     words = [*before, sys.executable, "-c", program, "serve", str(bundle), "--trust", "--port", "0", *arguments]
-    own = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONWARNINGS": "error", **environment}
+    own = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": SOURCE, "PYTHONWARNINGS": "error", **environment}
     process = subprocess.Popen(words, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     running = Running(process)
     try:

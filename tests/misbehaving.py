@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
+from threadpoolctl import threadpool_info
 
 ANSWER, LOOP, HOLD_LOCK, EXIT, SEGFAULT, SYS_EXIT, SHORT, NAN, PRINT, CLOSE_STDOUT, SLEEP, RAISE, NOTHING, LEAK, INTERRUPT = range(15)
 """What a row may say. The others do no harm, but for the time they take."""
 WAIT = 15
 """As SLEEP, but says nothing."""
+MULTIPLY, THREADS = 16, 17
+"""Multiply two matrices of so many rows, which takes the time of as many threads as there are; answer with how many that is."""
 _kept: list[bytearray] = []
 
 
@@ -38,7 +41,8 @@ class Misbehaving(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             return np.zeros(len(rows) + 1)
         if NOTHING in told:
             return None
-        return np.where(told == NAN, np.nan, self.factor * rows[:, 1])
+        answers = np.where(told == THREADS, _threads(), self.factor * rows[:, 1])
+        return np.where(told == NAN, np.nan, answers)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -47,6 +51,11 @@ class Misbehaving(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             os._exit(9)
         elif at_load:  # a named pipe: loading lasts until somebody writes into it
             Path(at_load).read_text()
+
+
+def _threads() -> int:
+    """How many threads multiply."""
+    return max(int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas")
 
 
 def _do(what: int, number: float) -> None:  # noqa: C901  a list of deeds
@@ -72,6 +81,9 @@ def _do(what: int, number: float) -> None:  # noqa: C901  a list of deeds
         time.sleep(number)
     elif what == WAIT:
         time.sleep(number)
+    elif what == MULTIPLY:
+        side = np.ones((int(number), int(number)))
+        np.matmul(side, side)
     elif what == RAISE:
         raise ValueError("a secret")
     elif what == LEAK:

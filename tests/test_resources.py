@@ -50,11 +50,12 @@ def test_the_memory_limit_is_that_of_the_cgroup(tmp_path: Path, files: dict[str,
 
 
 def test_libraries_get_their_share_of_threads_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     shares = resources.thread_shares(2)
-    assert shares["MKL_NUM_THREADS"] == "2"
-    assert "OMP_NUM_THREADS" not in shares
+    assert (shares["OMP_NUM_THREADS"], shares["MKL_NUM_THREADS"]) == ("2", "2")
+    assert "OPENBLAS_NUM_THREADS" not in shares
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux says it there")

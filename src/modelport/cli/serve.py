@@ -34,8 +34,12 @@ def serving_options(command: _Command) -> _Command:
                 "--host-name", metavar="NAME", multiple=True, help="A name of the service beside localhost; again for more; * any."
             ),
             click.option("--cors", metavar="ORIGIN", multiple=True, help="An origin whose pages may call it; again for more; * any."),
-            click.option("--workers", type=click.IntRange(1, 256), help="How many processes answer; one for each core otherwise."),
-            click.option("--threads", type=click.IntRange(1, 256), help="How many threads each has; its share of the cores otherwise."),
+            click.option(
+                "--workers", type=click.IntRange(1, 256), help="How many processes answer; by the cores and a measurement otherwise."
+            ),
+            click.option(
+                "--threads", type=click.IntRange(1, 256), help="How many threads each has; by a measurement otherwise, mostly one."
+            ),
             engine_option,
             click.option("--timeout", type=click.FloatRange(0.01), default=30.0, show_default=True, help="Seconds an answer may take."),
             click.option(

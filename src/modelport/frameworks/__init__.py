@@ -6,9 +6,11 @@ entry point group `modelport.frameworks`. A framework module imports its library
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -163,6 +165,25 @@ def instances(root: Any, *classes: str) -> Iterator[Instance]:
         elif isinstance(value, np.ndarray) and value.dtype == object:
             seen.add(id(value))
             waiting.extend(value.ravel().tolist())
+
+
+@cache
+def threads() -> int:
+    """How many threads a model's library computes with, for libraries that must be told: as many as OMP_NUM_THREADS tells the others.
+
+    `modelport serve` sets that variable for its workers. One where it is not set: a service has many small calls to make, and several
+    threads make a single row slower in most libraries.
+    """
+    return threads_in(os.environ) or 1
+
+
+def threads_in(environment: Mapping[str, str]) -> int | None:
+    """What OMP_NUM_THREADS says in an environment, of nested levels the outermost; None where it says no number.
+
+    https://gcc.gnu.org/onlinedocs/libgomp/OMP_005fNUM_005fTHREADS.html
+    """
+    first = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isascii() and first.isdecimal() and int(first) else None
 
 
 class Caller(Protocol):

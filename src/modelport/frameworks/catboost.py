@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from modelport.frameworks import Card, Contents, Instance, allowed, tabular
+from modelport.frameworks import Card, Contents, Instance, allowed, tabular, threads
 from modelport.signature import Columns, Field, Signature
 
 _CLASSES = frozenset(f"catboost.core.{name}" for name in ("CatBoost", "CatBoostClassifier", "CatBoostRanker", "CatBoostRegressor"))
@@ -160,7 +160,7 @@ def predict(model: Any, columns: Columns, signature: Signature) -> Columns:
     rows = np.column_stack([array.astype(object) for array in arrays]) if textual else tabular.matrix(arrays)
 
     def ask(kind: str) -> Any:
-        return model.predict(rows, prediction_type=kind, thread_count=1)
+        return model.predict(rows, prediction_type=kind, thread_count=threads())
 
     if view.by_class:
         chances = ask("Probability")
@@ -169,7 +169,7 @@ def predict(model: Any, columns: Columns, signature: Signature) -> Columns:
     if view.loss in _LABEL_LOSSES:
         return {"prediction": ask("Class").astype(np.int64), "probabilities": ask("Probability")}
     if view.ranks:
-        return {"score": model.predict(rows, thread_count=1)}
+        return {"score": model.predict(rows, thread_count=threads())}
     return {"prediction": ask(_ANSWERS.get(view.loss, "RawFormulaVal"))}
 
 

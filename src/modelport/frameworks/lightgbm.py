@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from modelport.errors import SignatureError
-from modelport.frameworks import Card, Contents, Instance, allowed, tabular
+from modelport.frameworks import Card, Contents, Instance, allowed, tabular, threads
 from modelport.signature import Columns, Field, Signature
 
 _CLASSES = frozenset(
@@ -220,7 +220,7 @@ def predict(model: Any, columns: Columns, signature: Signature) -> Columns:
     if view.categories:
         places = _places(view, arrays)
         arrays = [tabular.codes(array, view.categories[places[index]]) if index in places else array for index, array in enumerate(arrays)]
-    values = view.booster.predict(tabular.matrix(arrays), num_threads=1)
+    values = view.booster.predict(tabular.matrix(arrays), num_threads=threads())
     if view.task == "binary":
         values = tabular.both_classes(values)
     if view.task in ("binary", "multiclass"):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from modelport.errors import ModelFileError
-from modelport.frameworks import Card, Contents, tabular
+from modelport.frameworks import Card, Contents, tabular, threads
 from modelport.signature import Columns, Field, Kind, Signature
 
 _DTYPES = {
@@ -89,7 +89,7 @@ def detect(contents: Contents) -> Card | None:
 
 
 def load(path: Path, card: Card) -> Loaded:
-    """The graph in a session of one thread on the CPU. ModelFileError when onnxruntime does not take it."""
+    """The graph in a session on the CPU. ModelFileError when onnxruntime does not take it."""
     return _load(path)
 
 
@@ -122,7 +122,9 @@ def _refused(name: str, error: Exception) -> ModelFileError:
 def _open(path: Path) -> Loaded:
     ort = tabular.library("onnxruntime", "onnxruntime", "onnx")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads(), 1
+    # threads that wait for work would turn in circles, on cores that other workers and the event loop need
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # 4 is fatal alone: what is wrong is raised too, and some exporters' shapes draw a warning at each call
     options.log_severity_level = 4
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from modelport.errors import MissingLibrary, ModelFileError
-from modelport.frameworks import Card, Contents, Instance, allowed, instances, tabular
+from modelport.frameworks import Card, Contents, Instance, allowed, instances, tabular, threads
 from modelport.frameworks.portable import estimators
 from modelport.plugins import framework
 from modelport.signature import Columns, Field, Kind, Signature
@@ -88,7 +88,7 @@ def _details(root: Instance) -> dict[str, Any]:
 
 
 def load(path: Path, card: Card) -> Any:
-    """The estimator in a pickle, joblib or skops file, set to one thread.
+    """The estimator in a pickle, joblib or skops file.
 
     VersionMismatch when another version of scikit-learn wrote it, ModelFileError when it does not load.
     """
@@ -96,7 +96,7 @@ def load(path: Path, card: Card) -> Any:
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
     model = _from_skops(path) if is_zip else tabular.unpickled(path, card)
-    estimators.use_one_thread(model)
+    estimators.use_threads(model, threads())
     return model
 
 

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from modelport.errors import SignatureError
-from modelport.frameworks import Card, Contents, Instance, allowed, tabular
+from modelport.frameworks import Card, Contents, Instance, allowed, tabular, threads
 from modelport.signature import Columns, Field, Signature
 
 _KINDS: Mapping[str, str | None] = {
@@ -125,7 +125,7 @@ def _card(raw: Mapping[str, Any], cls: str, labels: tuple[Any, ...] = ()) -> Car
 
 
 def load(path: Path, card: Card) -> Loaded:
-    """The model in a .json or .ubj file, set to one thread. ModelFileError when it does not load."""
+    """The model in a .json or .ubj file. ModelFileError when it does not load."""
     xgboost = tabular.library("xgboost", "xgboost", "xgboost")
     with path.open("rb") as file:
         if file.read(1) != b"{":
@@ -135,7 +135,7 @@ def load(path: Path, card: Card) -> Loaded:
         booster.load_model(path)
     except Exception as error:
         raise tabular.not_loaded(path, error) from error
-    booster.set_param({"nthread": 1})
+    booster.set_param({"nthread": threads()})
     return _viewed(booster)
 
 
@@ -165,7 +165,7 @@ def rebuild(contents: Contents, card: Card) -> Loaded:
     for name in ("feature_names", "feature_types"):
         if getattr(booster, name) is None and _beside(held, name):
             setattr(booster, name, list(_beside(held, name)))
-    booster.set_param({"nthread": 1})
+    booster.set_param({"nthread": threads()})
     missing = contents.root.get("missing")
     number = float(missing) if isinstance(missing, int | float | np.number) else math.nan
     return _loaded(booster, _KINDS[card.cls], number, _encoded(contents.root))
@@ -370,7 +370,7 @@ def _raw(view: Loaded, rows: np.ndarray[Any, np.dtype[Any]], *, margin: bool = F
     if view.objective == "gblinear":
         from xgboost import DMatrix
 
-        data = DMatrix(rows, missing=view.missing, nthread=1)
+        data = DMatrix(rows, missing=view.missing, nthread=threads())
         return view.booster.predict(data, output_margin=margin, validate_features=False)
     return view.booster.inplace_predict(
         rows,

@@ -104,6 +104,8 @@ class Ready(msgspec.Struct, tag=True):
     engines: list[str]
     """What answers for each of them: "onnx", "native" or "onnx+native"."""
     memory_bytes: int
+    row_s: float
+    """How long they took for one row of their examples, all together; 0 where there are no examples."""
 
 
 class Failed(msgspec.Struct, tag=True):

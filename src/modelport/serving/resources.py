@@ -49,8 +49,11 @@ def memory_of(process: int | str = "self") -> int:
 
 
 def thread_shares(threads: int) -> dict[str, str]:
-    """The environment that gives each numerical library so many threads; what is set already stays as it is."""
-    return {name: str(threads) for name in _THREAD_VARIABLES if name not in os.environ}
+    """The environment that gives each numerical library so many threads; a library's own variable that is set already stays as it is.
+
+    OMP_NUM_THREADS is for all of them: from it `modelport.frameworks.threads` tells those that read none.
+    """
+    return {name: str(threads) for name in _THREAD_VARIABLES if name not in os.environ} | {"OMP_NUM_THREADS": str(threads)}
 
 
 def raise_open_files() -> None:

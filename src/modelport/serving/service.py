@@ -30,6 +30,8 @@ class Service:
     engine: AnyEngine
     golden_rows: int | None = None
     """How many golden rows were reproduced; None until they have been tried."""
+    row_s: float = 0.0
+    """How long a call with one row takes; 0 until it is measured."""
     flight: Flight | None = None
     observer: Observer | None = None
     pace: Pace = field(default_factory=Pace, init=False)
@@ -85,7 +87,9 @@ class Service:
         def rows(count: int) -> Sequence[Rows]:
             return [self.inputs.json(to_json(list(islice(cycle(self.examples), count))), count)]
 
-        self.pace = Pace(engines.measure(self.predict, rows) if self.examples else ())
+        curve = engines.measure(self.predict, rows) if self.examples else []
+        self.row_s = curve[0][1] if curve else 0.0
+        self.pace = Pace(curve)
 
     def predict(self, parts: Sequence[Rows]) -> Answers:
         """The model's answers to the rows of several requests, in one call."""

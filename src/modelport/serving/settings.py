@@ -43,9 +43,9 @@ class Settings:
     grace_s: float = 30.0
     """How long requests under way may take after that."""
     workers: int | None = None
-    """How many processes answer; one for each core where it is not said."""
+    """How many processes answer; one for each core where it is not said, or fewer where a heavy model makes good use of threads."""
     threads: int | None = None
-    """How many threads each of them has for its computations; its share of the cores where it is not said."""
+    """How many threads each of them has for its computations; where it is not said as many as a measurement shows to pay, mostly one."""
     engine: str = "auto"
     """What computes the answers: "onnx", "native", or "auto", which is ONNX where a bundle has it."""
     max_memory_bytes: int | None = None

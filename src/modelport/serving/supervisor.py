@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from modelport import frameworks
 from modelport.errors import DeadlineExceeded, ModelFailed, ModelportError, Unavailable
 from modelport.serving import board as boards
 from modelport.serving import exporter, resources, responder
@@ -59,6 +60,7 @@ from modelport.serving.listener import bind
 from modelport.serving.logs import Log
 from modelport.serving.metrics import Metrics, Snapshot, Totals, of_processes
 from modelport.serving.settings import Settings
+from modelport.serving.sizing import Stated, arithmetic
 from modelport.serving.telemetry import route_of
 
 _WATCH_S = 0.05
@@ -99,6 +101,8 @@ class Worker:
     started_s: float
     number: int
     """The smallest that no other worker has."""
+    threads: int = 1
+    """For its computations."""
     models: list[Model] = field(default_factory=list)
     state: State = State.STARTING
     ready_s: float = 0.0
@@ -264,8 +268,14 @@ class Supervisor:
         self._tried: list[Model] | None = None
         """What a reload brought, until a worker has loaded it."""
         self._started, self._told, self._log = started, told, log
-        self._count = settings.workers or resources.cores()
-        self._threads = settings.threads or max(1, resources.cores() // self._count)
+        self._stated = Stated(resources.cores(), settings.workers, settings.threads or frameworks.threads_in(os.environ))
+        self._size = self._stated.first
+        self._row_s = 0.0
+        """How long the first worker took for a row."""
+        self._trial: Worker | None = None
+        """The worker that is to show what more threads are good for, until it has."""
+        self._most = self._size.workers
+        """How many workers there is memory for, as far as is known; of more than are wanted, and a trial, nothing is asked."""
         self._workers: list[Worker] = []
         self._scraped = scraped
         self._totals = Totals()
@@ -299,7 +309,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         loop.add_signal_handler(signal.SIGCHLD, self._on_child)
         loop.add_reader(self._listener.fileno(), self._on_accept)
-        first = self._spawn()  # it gets ready for any model, while it is looked which
+        first = self._spawn(self._size.threads)  # it gets ready for any model, while it is looked which
         self._look(lambda models, error: self._on_models(first, models, error))
         self._watch()
         scraped = await exporter.serve(self._scraped, self._settings, self.totals) if self._scraped else None
@@ -333,28 +343,28 @@ class Supervisor:
     def _start(self, models: list[Model]) -> None:
         """Start a worker for these models."""
         if not self._stopping:
-            self._begin(self._spawn(), models)
+            self._begin(self._spawn(self._size.threads), models)
 
     def _begin(self, worker: Worker, models: list[Model]) -> None:
         worker.models = models
         worker.channel.send(Begin(models, self._settings, list(self._denied)), [worker.descriptor])
         os.close(worker.descriptor)
 
-    def _spawn(self) -> Worker:
-        """A new process that waits to be told what to load."""
+    def _spawn(self, threads: int) -> Worker:
+        """A new process that waits to be told what to load, with so many threads for its computations."""
         ours, theirs = pair()
         descriptor = boards.create()
         process = subprocess.Popen(  # noqa: S603  this Python, and words that are ours
             [sys.executable, "-P", "-m", "modelport.serving.worker", str(theirs.fileno())],
             pass_fds=(theirs.fileno(),),
-            env={**os.environ, **resources.thread_shares(self._threads)},
+            env={**os.environ, **resources.thread_shares(threads)},
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl+C in a terminal is for the supervisor, which lets them finish
         )
         theirs.close()
         ours.setblocking(False)
         number = next(number for number in count(1) if all(worker.number != number for worker in self._workers))
-        worker = Worker(process, Channel(ours, ToSupervisor), Board(descriptor), descriptor, time.monotonic(), number)
+        worker = Worker(process, Channel(ours, ToSupervisor), Board(descriptor), descriptor, time.monotonic(), number, threads)
         self._workers.append(worker)
         self._loop.add_reader(ours.fileno(), self._on_message, worker)
         return worker
@@ -362,7 +372,7 @@ class Supervisor:
     def _start_missing(self) -> None:
         """Start what is missing, one after another; later, when those before it died early."""
         serving = [worker for worker in self._live(State.STARTING, State.READY) if not self._is_old(worker)]
-        if self._stopping or not self._models or self._start_timer or len(serving) >= self._count or self._live(State.STARTING):
+        if self._stopping or not self._models or self._start_timer or len(serving) >= self._wanted or self._live(State.STARTING):
             return
         now = time.monotonic()
         while self._early_deaths and self._early_deaths[0] < now - _REMEMBERED_S:
@@ -427,6 +437,9 @@ class Supervisor:
             self._log.event("serving", host=host, port=port, models=ready.models, engines=ready.engines, **about)
             self._started(host, port)
             self._fit()
+            self._measure(ready.row_s)
+        elif worker is self._trial:
+            self._decide(ready.row_s)
         seconds = round(worker.ready_s - worker.started_s, 3)
         self._log.event("worker-ready", process=worker.process.pid, seconds=seconds, bytes=ready.memory_bytes)
         if worker.models is self._tried:
@@ -440,21 +453,49 @@ class Supervisor:
         """What is to be replaced makes place: one worker for each new one, and the rest with the last."""
         ready = self._live(State.READY)
         old = [worker for worker in ready if self._is_old(worker)]
-        for worker in old[: surplus(len(ready) - len(old), len(old), self._count)]:
+        for worker in old[: surplus(len(ready) - len(old), len(old), self._wanted)]:
             worker.state = State.DRAINING
             worker.channel.send(Release())
 
     def _is_old(self, worker: Worker) -> bool:
-        return worker.worn or worker.models is not self._models
+        return worker.worn or worker.models is not self._models or worker.threads != self._size.threads
+
+    # How many
+
+    @property
+    def _wanted(self) -> int:
+        return min(self._size.workers, self._most)
+
+    def _measure(self, row_s: float) -> None:
+        """The first worker is ready: start another with more threads if that may pay, which only a measurement can tell."""
+        self._row_s = row_s
+        threads = self._stated.trial(row_s) if self._most > 1 else 0
+        if threads:
+            self._trial = self._spawn(threads)
+            self._begin(self._trial, self._models)
+        else:
+            self._log_size(0, None)
+
+    def _decide(self, several_s: float | None) -> None:
+        """The trial is over: what it took for a row, or None when it did not get ready."""
+        assert self._trial is not None
+        if several_s is not None:
+            self._size = self._stated.sized(self._row_s, self._trial.threads, several_s)
+        self._log_size(self._trial.threads, several_s)
+        self._trial = None
+
+    def _log_size(self, threads: int, several_s: float | None) -> None:
+        why = arithmetic(self._stated.first, self._row_s, threads, several_s, self._size)
+        self._log.event("sized", detail=why, workers=self._wanted, threads=self._size.threads, cores=self._stated.cores)
 
     def _fit(self) -> None:
         """Start no more workers than there is memory for, by the size of the first."""
         limit_bytes, own_bytes, worker_bytes = resources.memory_limit(), resources.memory_of(), self._workers[0].ready_bytes
-        fits = fitting(self._count, limit_bytes, own_bytes, worker_bytes)
-        if limit_bytes is not None and fits < self._count:
+        fits = fitting(max(2, self._size.workers), limit_bytes, own_bytes, worker_bytes)
+        if limit_bytes is not None and fits < self._size.workers:
             sizes = f"{worker_bytes >> 20} MB each beside {own_bytes >> 20} MB of the supervisor, in 90 % of {limit_bytes >> 20} MB"
-            self._say("fewer-workers", f"{fits} of {self._count} workers are started: {sizes}", workers=fits)
-            self._count = fits
+            self._say("fewer-workers", f"{fits} of {self._size.workers} workers are started: {sizes}", workers=fits)
+        self._most = fits
 
     def _on_failed(self, worker: Worker, failed: Failed) -> None:
         """The models cannot be served: the end of a service that begins; one that has served goes on, or tries again."""
@@ -502,6 +543,8 @@ class Supervisor:
                 connection.asked, connection.asked_s = flying[slot], time.monotonic()
         if worker.models is self._tried:
             self._give_up_reload(f"the worker that loaded it is gone: {ending(returncode)}")
+        if worker is self._trial:
+            self._decide(None)
         tried = not worker.ready_s and worker.models is not self._models
         if not asked and not tried and worker.killed_for != "stop" and not self._over.is_set():
             unanswered = sum(fate in (Fate.LATE, Fate.UNAVAILABLE, Fate.CULPRIT) for fate in decided.values())

@@ -149,6 +149,7 @@ class Worker:
         self._questions = 0
         self._labels = [service.label for service in services]
         self._engines = [service.engine_name for service in services]
+        self._row_s = sum(service.row_s for service in services)
         self._shared = FastPath(self._app, board=self)
         self._server = Server(self._app, begin.settings, Connection)
         self._server.config.load()
@@ -165,7 +166,7 @@ class Worker:
         self._beat()
         self._channel.socket.setblocking(False)
         self._loop.add_reader(self._channel.socket.fileno(), self._hear)
-        self._say(Ready(self._labels, self._engines, resources.memory_of()))
+        self._say(Ready(self._labels, self._engines, resources.memory_of(), self._row_s))
         await self._ended.wait()
         self._say_counted()
         self._app.telemetry.close()

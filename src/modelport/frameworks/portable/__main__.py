@@ -118,7 +118,7 @@ class _Child:
     def describe(self) -> dict[str, Any]:
         """The columns that a scikit-learn model takes, and what it answers."""
         estimators = _part("estimators")
-        estimators.use_one_thread(self._model)
+        estimators.use_threads(self._model, 1)
         self._view = estimators.view(self._model)
         return {
             "columns": [vars(column) for column in self._view.columns],

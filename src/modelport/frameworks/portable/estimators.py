@@ -12,6 +12,8 @@ from .tables import frame, matrix, numbered, plain, rounded
 
 OTHERS = ("xgboost", "lightgbm", "catboost")
 """The packages whose models stand in searches and pipelines; each is the name of a framework too."""
+_THREADED = ("sklearn.ensemble._forest", "sklearn.ensemble._iforest", "sklearn.neighbors.", "xgboost.", "lightgbm.")
+"""Where the classes are defined whose `n_jobs` are threads when they predict. Those of others are processes, or nothing."""
 _WRAPPED = ("regressor_", "estimator_", "calibrated_classifiers_", "estimators_", "estimator")
 """Where an estimator keeps the one that it wraps, fitted; of several the first is asked."""
 _PROBABLE = frozenset({"DecisionTreeClassifier", "ExtraTreeClassifier", "ExtraTreesClassifier", "RandomForestClassifier"})
@@ -123,11 +125,14 @@ def _is_part(value: Any) -> bool:
     return not isinstance(value, type) and (hasattr(value, "get_params") or hasattr(value, "calibrators") or hasattr(value, "calibrators_"))
 
 
-def use_one_thread(model: Any) -> None:
-    """Set every estimator in it to one thread: several make a single row 5 to 10 times slower, and change no answer."""
+def use_threads(model: Any, threads: int) -> None:
+    """Set every estimator in it to so many threads. Several make a single row of a light model 5 to 10 times slower; answers stay."""
     for part in parts(model):
-        if getattr(part, "n_jobs", None) not in (None, 1):
-            part.n_jobs = 1
+        threaded = any(cls.__module__.startswith(_THREADED) for cls in type(part).__mro__)
+        if hasattr(part, "n_jobs") and (threaded or part.n_jobs not in (None, 1)):
+            part.n_jobs = threads if threaded else 1
+        if hasattr(part, "get_booster") and part.__sklearn_is_fitted__():  # it keeps the number that it was trained with
+            part.get_booster().set_param({"nthread": threads})
 
 
 def view(model: Any, describe: Describe | None = None, others: Sequence[str] = ()) -> View:
