@@ -59,3 +59,72 @@ def exif(orientation: int) -> bytes:
     tags = Image.Exif()
     tags[0x0112] = orientation
     return tags.tobytes()
+
+
+# Networks
+
+COLOURS = ("red", "green", "blue")
+
+
+def network(
+    *,
+    size: int | str = 8,
+    layout: str = "NCHW",
+    dtype: str = "float32",
+    last: str = "",
+    channels: int = 3,
+    rows: int | str = "rows",
+    sharpness: float = 4.0,
+    trailing: bool = False,
+) -> bytes:
+    """A convolutional network as ONNX that tells which colour a picture has: the more of it, the higher its number.
+
+    `last` is an operator behind the numbers; with one channel it gives one number, which is higher for light pictures.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    box = np.zeros((channels, channels, 3, 3), np.float32)
+    for channel in range(channels):
+        box[channel, channel] = 1 / 9
+    weights = {"box": box, "factor": np.eye(channels, dtype=np.float32) * sharpness, "shift": np.full(channels, -sharpness / 2, np.float32)}
+    shape = [rows, channels, size, size] if layout == "NCHW" else [rows, size, size, channels]
+    nodes, value = [], "pixels"
+
+    def then(operator: str, *more: str, **attributes: Any) -> None:
+        nonlocal value
+        made = f"v{len(nodes)}"
+        nodes.append(helper.make_node(operator, [value, *more], [made], **attributes))
+        value = made
+
+    if dtype != "float32":
+        then("Cast", to=TensorProto.FLOAT)
+    if layout == "NHWC":
+        then("Transpose", perm=[0, 3, 1, 2])
+    then("Conv", "box", pads=[1, 1, 1, 1])
+    then("Relu")
+    then("GlobalAveragePool")
+    then("Flatten")
+    then("Gemm", "factor", "shift")
+    if last:
+        then(last, **({"axis": -1} if last == "Softmax" else {}))
+    if trailing:
+        weights["form"] = np.array([-1, channels, 1, 1], np.int64)
+        then("Reshape", "form")
+    then("Identity")
+    nodes[-1].output[0] = "numbers"
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("pixels", kind, shape)],
+        [helper.make_tensor_value_info("numbers", TensorProto.FLOAT, [rows, channels, 1, 1] if trailing else [rows, channels])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="tests")
+    model.ir_version = 9
+    return bytes(model.SerializeToString())
+
+
+def plain(colour: str, width: int = 20, height: int = 16, kind: str = "PNG") -> bytes:
+    """A picture of one colour."""
+    return encoded(Image.new("RGB", (width, height), colour if colour != "green" else (0, 255, 0)), kind)

@@ -12,8 +12,10 @@ import pytest
 from onnx import TensorProto, helper
 
 import models
+from modelport import engines
 from modelport.errors import ModelFileError
 from modelport.frameworks import Card, onnx
+from modelport.packing import Options, pack_file
 from modelport.signature import Field
 
 CARD = Card("onnx", "onnx.ModelProto", "onnxruntime")
@@ -222,3 +224,45 @@ def test_a_graph_is_saved_as_it_is_with_the_weights_that_lie_beside_it(tmp_path:
     assert (tmp_path / "there" / "model.onnx").read_bytes() == (tmp_path / "own.onnx").read_bytes()
     restored = onnx.load(tmp_path / "there" / "model.onnx", card)
     assert onnx.predict(restored, {"row": np.array([7, 399])}, onnx.describe(restored, card))["prediction"].tolist() == [7.0, 399.0]
+
+
+# Texts
+
+
+def text_graph(shape: list[Any], *, words: bool) -> Any:
+    """A graph that takes texts: how often "good" and "bad" stand in each, from which a label comes; or the text in capitals."""
+    given = [helper.make_tensor_value_info("review", TensorProto.STRING, shape)]
+    if not words:
+        nodes = [helper.make_node("StringNormalizer", ["review"], ["shouted"], case_change_action="UPPER", locale="C")]
+        made = [helper.make_tensor_value_info("shouted", TensorProto.STRING, shape)]
+        return helper.make_model(helper.make_graph(nodes, "shout", given, made), opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    counts = {"mode": "TF", "min_gram_length": 1, "max_gram_length": 1, "max_skip_count": 0, "ngram_counts": [0], "ngram_indexes": [0, 1]}
+    nodes = [
+        helper.make_node("StringSplit", ["review"], ["words", "lengths"]),
+        helper.make_node("TfIdfVectorizer", ["words"], ["counts"], pool_strings=["bad", "good"], **counts),
+        helper.make_node("Softmax", ["counts"], ["chances"], axis=-1),
+    ]
+    made = [helper.make_tensor_value_info("chances", TensorProto.FLOAT, ["rows", 2])]
+    return helper.make_model(helper.make_graph(nodes, "reviews", given, made), opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def test_a_graph_of_texts_takes_prose_and_its_numbers_get_their_labels(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.onnx"
+    path.write_bytes(text_graph(["rows"], words=True).SerializeToString())
+    (tmp_path / "bundle").mkdir()
+    bundle = pack_file(path, tmp_path / "bundle", Options(labels=("bad", "good")))
+    assert [(field.name, field.kind) for field in bundle.signature.inputs] == [("review", "text")]
+    texts = ["good good film", "a bad, bad film", "good or bad"]
+    answers = engines.load(bundle).answer([{"review": text} for text in texts])
+    assert [answer["prediction"] for answer in answers[:2]] == ["good", "bad"]
+    assert answers[2]["probabilities"] == pytest.approx({"bad": 0.5, "good": 0.5})
+
+
+@pytest.mark.parametrize("shape", [["rows"], [1]])
+def test_a_graph_may_answer_with_texts(tmp_path: Path, shape: list[Any]) -> None:
+    path = tmp_path / "shout.onnx"
+    path.write_bytes(text_graph(shape, words=False).SerializeToString())
+    (tmp_path / "bundle").mkdir()
+    bundle = pack_file(path, tmp_path / "bundle", Options())
+    assert [field.kind for field in (*bundle.signature.inputs, *bundle.signature.outputs)] == ["text", "string"]
+    assert engines.load(bundle).answer([{"review": "twelve"}, {"review": ""}]) == [{"prediction": "TWELVE"}, {"prediction": ""}]

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -38,7 +39,7 @@ from modelport.errors import (
     UsageError,
     VersionMismatch,
 )
-from modelport.frameworks import Card
+from modelport.frameworks import STATED_LABELS, Card
 from modelport.samples import Sample
 from modelport.signature import Signature, did_you_mean, moment_text, to_array
 from modelport.store import Entry, Store
@@ -46,6 +47,7 @@ from modelport.store import Entry, Store
 TOLERANCE = 1e-5
 """How far a golden answer may move: relative above 1, absolute below. A float32 model on another processor stays within it."""
 _GOLDEN_ROWS = 20
+_GOLDEN_PICTURES = 5
 _GOLDEN_VALUES = 20_000
 _BASELINE_VALUES = 2_000_000
 
@@ -73,6 +75,11 @@ class Options:
     data: Sequence[str | Path] = ()
     """Training data, of which the sha256 is kept."""
     label: Mapping[str, str] = field(default_factory=dict)
+    image: Any = None
+    """What the model takes of a picture: a size, or a table as `modelport.preprocessing.stated` takes it. The flags are --image, --resize,
+    --crop, --mean, --std and --preprocess."""
+    labels: Any = None
+    """The names of a classifier's answers, in their order: a list, or the path of a text file with one a line."""
     title: str = ""
     subtitle: str = ""
     description: str = ""
@@ -130,16 +137,20 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
         raise ModelFileError(f"{path} holds no model that is known here", hint=f"`modelport inspect {path}` says what it holds.")
     code_folder = _copy_code(code, folder)
 
+    card = _labelled(card, options.labels)
     with _loaded(path, seen, card, options, code_folder, told) as (engine, python):
-        sample = _sample(options)
-        signature = inference.infer(engine.described, card, sample, _stated(options.schema), options.output)
+        described = inference.pictured(engine.described, options.image)
+        sample = _sample(options, pictures=any(one.kind == "image" for one in described.inputs))
+        signature = inference.infer(described, card, sample, _stated(options.schema), options.output)
+        _check_labels(signature, card)
         engine = replace(engine, signature=signature)
         signature = inference.with_computable_range(signature, engine.predict)
         engine = replace(engine, signature=signature)
 
         model = _write_model(engine, path, card, folder)
         _write_rows(engine, sample, folder)
-        requirements = _pins(engine.framework.requirements(engine.model, card))
+        needed = engine.framework.requirements(engine.model, card)
+        requirements = _pins((*needed, "pillow") if any(one.kind == "image" for one in signature.inputs) else needed)
     story = "" if options.trust_version else gates.other_version(card)
     if story:
         hint = "Its own version has loaded it, and cannot serve it from there yet: --trust-version loads it here."
@@ -235,12 +246,48 @@ def _as_file(model: Any) -> Iterator[Path]:
         yield path
 
 
-def _sample(options: Options) -> Sample | None:
+def _sample(options: Options, *, pictures: bool) -> Sample | None:
+    """The sample; with the pictures that its cells name where the model takes `pictures`."""
     if options.sample is None:
         return None
     given = options.sample
-    sample = samples.read(Path(given)) if isinstance(given, str | os.PathLike) else samples.from_object(given)
+    is_path = isinstance(given, str | os.PathLike)
+    sample = samples.read(Path(given)) if is_path else samples.from_object(given)
+    if pictures:
+        sample = samples.with_pictures(sample, Path(given).parent if is_path else Path())
     return sample.without(options.target) if options.target else sample
+
+
+def _labelled(card: Card, labels: Any) -> Card:
+    """The card of a model whose answers are called `labels`, as whoever packs it says."""
+    if labels is None:
+        return card
+    names = read_labels(Path(labels)) if isinstance(labels, str | os.PathLike) else tuple(labels)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise UsageError(f"labels are {str(list(names))[:60]}", hint="They are the names of the model's answers, one for each.")
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise UsageError(f"the label {name!r} stands twice", hint="Each answer has a name of its own.")
+    return replace(card, classes=names, details={**card.details, STATED_LABELS: True})
+
+
+def _check_labels(signature: Signature, card: Card) -> None:
+    """SignatureError when labels are stated and the model has no use for them."""
+    if card.details.get(STATED_LABELS) and not any(one.choices == card.classes for one in signature.outputs):
+        given = ", ".join(one.name for one in signature.outputs)
+        raise SignatureError(f"labels are stated, and the model names its answers itself: it gives {given}", hint="Leave out --labels.")
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The labels in a text file, one a line; empty lines at its end do not count. UsageError when it does not read."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the labels {path} do not read: {error}", hint="--labels takes a text file with one label a line.") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise UsageError(f"line {number} of the labels {path} is empty", hint="One label a line, in the order of the model's answers.")
+    return tuple(line.strip() for line in lines)
 
 
 def _stated(schema: Any) -> Signature | None:
@@ -285,18 +332,21 @@ def _write_rows(engine: engines.Engine, sample: Sample | None, folder: Path) -> 
         hint = inference.ASK if sample is None else "Does the model want something else than the sample's columns, or a step before it?"
         raise ModelFailed(f"the model does not answer {made}: {error.message}", hint=hint) from error
     rows = [{"input": given, "output": answer} for given, answer in zip(inputs, outputs, strict=True)]
-    _write_json(folder / "example.json", inputs[:5])
+    shown = 1 if any(one.kind == "image" for one in engine.signature.inputs) else 5
+    _write_json(folder / "example.json", inputs[:shown])
     _write_json(folder / "golden.json", {"tolerance": TOLERANCE, "synthesised": sample is None, "rows": rows})
     if sample is not None:
         limit = max(1, _BASELINE_VALUES // max(1, len(names)))
         nullable = [replace(one, nullable=True) for one in engine.signature.inputs]
-        columns = {one.name: to_array(one, sample.columns[one.name][:limit]) for one in nullable}
-        _write_json(folder / "baseline.json", samples.baseline(nullable, columns))
+        seen = [one for one in nullable if one.kind != "image"]
+        columns = {one.name: to_array(one, sample.columns[one.name][:limit]) for one in seen}
+        _write_json(folder / "baseline.json", samples.baseline(seen, columns))
 
 
 def _golden_inputs(engine: engines.Engine, sample: Sample, names: Sequence[str]) -> list[dict[str, Any]]:
     """Rows spread over the sample that the signature takes. SignatureError when it takes none of them."""
-    wanted = max(2, min(_GOLDEN_ROWS, _GOLDEN_VALUES // max(1, len(names))))
+    most = _GOLDEN_PICTURES if any(one.kind == "image" for one in engine.signature.inputs) else _GOLDEN_ROWS
+    wanted = max(2, min(most, _GOLDEN_VALUES // max(1, len(names))))
     step = max(1, sample.rows // (wanted * 5))
     taken: list[dict[str, Any]] = []
     problem = ""

@@ -15,6 +15,16 @@
     kind = "number"
     minimum = 0
 
+A model of pictures states what it takes of them, and what its answers are called:
+
+    labels = "labels.txt"
+
+    [image]
+    size = 224
+    resize = 256
+    mean = [0.485, 0.456, 0.406]
+    std = [0.229, 0.224, 0.225]
+
 Its keys are the options of `pack` by the same names, with `model` for the model file and `inputs` and `outputs` for what the schema states.
 """
 
@@ -32,11 +42,11 @@ from modelport.signature import Signature, did_you_mean
 
 FILE = "modelport.toml"
 _TEXT = ("name", "target", "title", "subtitle", "description")
-_PATH = ("model", "sample", "schema")
+_PATH = ("model", "sample", "schema", "labels")
 _PATHS = ("code", "data")
 _LISTS = ("output",)
 _TABLES = ("metric", "label")
-KEYS = (*_TEXT, *_PATH, *_PATHS, *_LISTS, *_TABLES, "inputs", "outputs")
+KEYS = (*_TEXT, *_PATH, *_PATHS, *_LISTS, *_TABLES, "image", "inputs", "outputs")
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from modelport import pictures
 from modelport.errors import MissingLibrary, SignatureError, UsageError
 from modelport.signature import MAX_INTEGER, NULL_CELLS, Columns, Field, Kind, did_you_mean, from_cell, is_null, moment_text
 
 MAX_ROWS = 100_000
 """How many rows of a sample are looked at: enough for kinds, categories and quantiles."""
 MAX_CHOICES = 30
+MAX_PICTURES = 20
+_PICTURE_SIDE = 256
+"""Pictures of a sample are kept with a shorter side of so many pixels: they go into the bundle."""
 _CODE = re.compile(r"[+-]?0[0-9]+")
 _INDEX = re.compile("__index_level_[0-9]+__")
 """The columns in which pandas keeps its index."""
@@ -54,10 +58,15 @@ class Sample:
 
 
 def read(path: Path) -> Sample:
-    """A sample out of a .csv, .parquet, .json or .jsonl file. UsageError for another kind or a file that is not what it says."""
+    """A sample out of a .csv, .parquet, .json or .jsonl file, of a picture, or of a folder of pictures.
+
+    UsageError for another kind or a file that is not what it says.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix in pictures.SUFFIXES:
+        return _read_pictures(path)
     if not path.is_file():
         raise UsageError(f"the sample {path} is no file", hint="--sample takes a .csv, .parquet, .json or .jsonl file of input rows.")
-    suffix = path.suffix.lower()
     try:
         if suffix in (".csv", ".tsv"):
             columns = _read_csv(path, "\t" if suffix == ".tsv" else ",")
@@ -73,6 +82,39 @@ def read(path: Path) -> Sample:
     if not next(iter(columns.values()), []):
         raise UsageError(f"the sample {path} has no rows", hint="A handful of real input rows is enough.")
     return _sample(columns)
+
+
+def with_pictures(sample: Sample, folder: Path) -> Sample:
+    """The first rows of a sample, with the pictures whose paths, from `folder`, its columns hold. UsageError for one that does not read."""
+    columns = {name: values[:MAX_PICTURES] for name, values in sample.columns.items()}
+    fields = []
+    for field in sample.fields:
+        values = columns[field.name]
+        if all(isinstance(value, str) and Path(value).suffix.lower() in pictures.SUFFIXES for value in values):
+            columns[field.name] = [_picture(folder / value) for value in values]
+            field = replace(field, choices=(), example=columns[field.name][0])
+        fields.append(field)
+    return replace(sample, columns=columns, fields=tuple(fields))
+
+
+def _read_pictures(path: Path) -> Sample:
+    """Pictures spread over a folder, or one, as the column of an input that has no name yet."""
+    found = pictures.find(path) if path.is_dir() else [path]
+    if not found:
+        hint = f"It is a file of rows, or a folder of {', '.join(pictures.SUFFIXES)} files."
+        raise UsageError(f"the sample {path} is no file, and holds no pictures", hint=hint)
+    kept = [_picture(each) for each in found[:: max(1, len(found) // MAX_PICTURES)][:MAX_PICTURES]]
+    return Sample({"image": kept}, (Field("image", "string", example=kept[0]),), named=False)
+
+
+def _picture(path: Path) -> str:
+    """A picture made smaller, in base64."""
+    try:
+        return pictures.to_base64(pictures.smaller(path.read_bytes(), _PICTURE_SIDE))
+    except OSError as error:
+        raise UsageError(f"the picture {path} cannot be read: {error.strerror}") from error
+    except pictures.PictureError as error:
+        raise UsageError(f"the picture {path} of the sample {error}") from error
 
 
 def from_object(table: Any) -> Sample:

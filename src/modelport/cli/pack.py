@@ -12,6 +12,7 @@ from modelport.cli.references import model_and_options, packing_options, tell
 
 if TYPE_CHECKING:
     from modelport.bundle import Bundle
+    from modelport.signature import Field
 
 
 @click.command()
@@ -80,7 +81,7 @@ def _summary(ref: str, bundle: Bundle) -> str:
     table = [
         ("packed", f"{ref}  {bundle.digest[:19]}"),
         ("model", f"{card.cls.rpartition('.')[2]}, {wrote}, {size(bundle.size)}, kept as {bundle.model}"),
-        ("inputs", short_list([f"{field.name} ({field.kind})" for field in signature.inputs])),
+        ("inputs", short_list([f"{field.name} ({_kind(field)})" for field in signature.inputs])),
         ("outputs", short_list([f"{field.name} ({field.kind})" for field in signature.outputs])),
         ("golden", f"{rows}: reproduced"),
     ]
@@ -89,3 +90,7 @@ def _summary(ref: str, bundle: Bundle) -> str:
     if bundle.lineage.get("git", {}).get("dirty"):
         table.append(("git", f"{bundle.lineage['git']['commit'][:12]}, with changes that are not committed"))
     return f"{aligned(table)}\n\nnext: modelport serve {ref}"
+
+
+def _kind(field: Field) -> str:
+    return f"{field.kind}: {field.preprocessing.describe()}" if field.preprocessing else field.kind

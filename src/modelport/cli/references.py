@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _REF = "It is a model file, a bundle, or a name in the store: `modelport list`."
 _CACHED_BUNDLES = 20
+IMAGE_FLAGS = ("image", "resize", "crop", "mean", "std", "preprocess")
+"""The flags of `packing_options` that together are the option `image` of `pack`."""
+_SIZE = re.compile(r"([0-9]{1,5})(?:x([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,15 @@ def packing_options(command: _Command) -> _Command:
             click.option("--metric", metavar="NAME=NUMBER", multiple=True, help="A metric to keep: rmse=4.1."),
             click.option("--data", metavar="FILE", multiple=True, help="The training data, to keep its sha256."),
             click.option("--label", metavar="KEY=VALUE", multiple=True, help="A label to keep."),
+            click.option("--image", metavar="SIZE", help="It takes pictures of so many pixels: 224, or WIDTHxHEIGHT."),
+            click.option("--resize", metavar="SIZE", help="What their shorter side is resized to before: 256, or WIDTHxHEIGHT."),
+            click.option(
+                "--crop", type=click.Choice(["center", "none", "pad"]), help="Cut the middle out, squish the whole, or fill it up."
+            ),
+            click.option("--mean", metavar="NUMBERS", help="What is taken off each channel, from 0 to 1: 0.485,0.456,0.406."),
+            click.option("--std", metavar="NUMBERS", help="What each channel is divided by then: 0.229,0.224,0.225."),
+            click.option("--preprocess", metavar="PRESET", help="All of these at once: imagenet."),
+            click.option("--labels", metavar="FILE", help="What the model's answers are called: one label a line."),
             click.option("--title", metavar="TEXT", envvar="TITLE", default="", help="The page's title."),
             click.option("--subtitle", metavar="TEXT", envvar="SUBTITLE", default="", help="The line below it."),
             click.option("--description", metavar="TEXT", default="", help="What the model does, for the page and the docs."),
@@ -69,7 +82,7 @@ def tell(line: str) -> None:
 
 def model_options(command: _Command) -> _Command:
     """The flags of packing that have a say in the answers, for a REF that may be a model file."""
-    asked = {"sample", "target", "schema", "code", "python_env", "onnx", "trust", "trust_version"}
+    asked = {"sample", "target", "schema", "code", "python_env", "onnx", "labels", *IMAGE_FLAGS, "trust", "trust_version"}
     before = getattr(command, "__click_params__", [])
     command = packing_options(command)
     kept = [option for option in vars(command)["__click_params__"] if option in before or option.name in asked]
@@ -144,13 +157,51 @@ def model_and_options(ref: str | None, flags: Mapping[str, Any]) -> tuple[Path, 
         raise UnknownReference(
             f"there is no file {path}", hint=_REF if ref else "modelport.toml names it: its paths are from its own folder."
         )
-    options = {key: value for key, value in flags.items() if value not in (None, "", (), False)}
+    options = {key: value for key, value in flags.items() if value not in (None, "", (), False) and key not in IMAGE_FLAGS}
+    image = image_of(flags)
+    if image:
+        options["image"] = image
     for key in ("metric", "label"):
         if key in options:
             options[key] = _pairs(key, options[key])
     if here is not None and (here.model is None or here.model.resolve() == path.resolve()):
+        if image and isinstance(here.options.get("image"), Mapping):
+            options["image"] = {**here.options["image"], **image}
         options = {**here.options, **options}
     return path, options
+
+
+def image_of(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flags say of the pictures that a model takes, as the option `image` of `pack`. UsageError for what cannot be read."""
+    said: dict[str, Any] = {}
+    if flags.get("preprocess"):
+        said["preset"] = flags["preprocess"]
+    if flags.get("image"):
+        width, height = _size("--image", flags["image"])
+        said |= {"height": height or width, "width": width}
+    if flags.get("resize"):
+        width, height = _size("--resize", flags["resize"])
+        said["resize"] = (height, width) if height else width
+    if flags.get("crop") == "pad":
+        said |= {"crop": "none", "pad": "zeros"}
+    elif flags.get("crop"):
+        said["crop"] = flags["crop"]
+    return said | {key: _numbers(key, flags[key]) for key in ("mean", "std") if flags.get(key)}
+
+
+def _size(flag: str, text: str) -> tuple[int, int]:
+    """Width and height; 0 is one that is not said."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{flag} {text!r} is no size", hint=f"A number of pixels, {flag} 224, or two, {flag} 320x240.")
+    return int(match[1]), int(match[2] or 0)
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--{flag} {text!r} are no numbers", hint=f"One for each channel, with commas: --{flag} 0.5,0.5,0.5") from None
 
 
 def _packed(path: Path, flags: Mapping[str, Any]) -> Bundle:
@@ -159,7 +210,7 @@ def _packed(path: Path, flags: Mapping[str, Any]) -> Bundle:
     from modelport import caches
     from modelport.packing import Options, pack_file
 
-    path, options = model_and_options(str(path), {key: flags.get(key) for key in Options.__dataclass_fields__})
+    path, options = model_and_options(str(path), {key: flags.get(key) for key in (*Options.__dataclass_fields__, *IMAGE_FLAGS)})
     cache = caches.root() / "bundles"
     target = cache / _key(path, options)
     if target.is_dir():
@@ -187,7 +238,7 @@ def _key(path: Path, options: Mapping[str, Any]) -> str:
         for name in sorted(path.name for path in Path(folder).glob("*.dist-info")):
             digest.update(name.encode())
     digest.update(json.dumps({key: str(value) for key, value in options.items()}, sort_keys=True).encode())
-    named = [options.get(key) for key in ("sample", "schema")] + [*options.get("code", ()), *options.get("data", ())]
+    named = [options.get(key) for key in ("sample", "schema", "labels")] + [*options.get("code", ()), *options.get("data", ())]
     for file in (path, *(Path(one) for one in named if isinstance(one, str | Path))):
         if file.is_file():
             with file.open("rb") as content:

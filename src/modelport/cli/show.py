@@ -103,6 +103,8 @@ def _field(field: Field) -> tuple[str, str, str, str]:
     if field.minimum is not None or field.maximum is not None:
         low = "" if field.minimum is None else f"from {field.minimum:g} "
         values = f"{low}{'' if field.maximum is None else f'to {field.maximum:g}'}".strip()
+    if field.preprocessing is not None:
+        values = field.preprocessing.describe()
     kind = field.kind + (f" {'x'.join(map(str, field.shape))}" if field.shape else "")
     return field.name, kind, "yes" if field.nullable else "", "; ".join(filter(None, (values, field.description)))
 

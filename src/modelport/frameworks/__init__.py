@@ -99,6 +99,7 @@ class Contents:
     onnx
         {"producer_name": str, "producer_version": str, "ir_version": int, "domain": str, "doc": str, "opsets": {"": 21, "ai.onnx.ml": 3},
         "inputs": [{"name": str, "dtype": "float32", "shape": [None, 4]}], "outputs": likewise, "nodes": {"TreeEnsembleClassifier": 1},
+        "last": ["Softmax"] (the operator that computes each output, behind those that only change its form; "" for none),
         "strings": {"cats_strings": [[str]], "classlabels_strings": [[str]]}, "integers": {"classlabels_int64s": [[int]],
         "cats_int64s": [[int]]} (one inner list a node that has it; at most 10,000 values each),
         "metadata": {str: str}, "external_data": [file names]}. dtype is numpy's name of it, "string" for text.
@@ -139,6 +140,10 @@ class Card:
     """The class labels of a classifier, as plain Python values."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """More for people to read: {"objective": "reg:squarederror", "trees": 50}. JSON values only."""
+
+
+STATED_LABELS = "stated_labels"
+"""In a card's details: its classes are the labels that whoever packs the model stated, and the model itself does not know them."""
 
 
 def instances(root: Any, *classes: str) -> Iterator[Instance]:

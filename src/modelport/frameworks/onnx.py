@@ -1,4 +1,4 @@
-"""ONNX: graphs that onnxruntime computes, with tabular inputs as fields and classifiers' outputs as labels and probabilities."""
+"""ONNX: graphs that onnxruntime computes, with tabular inputs as fields, pictures, and classifiers' outputs as labels and probabilities."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from modelport.errors import ModelFileError
-from modelport.frameworks import Card, Contents, tabular, threads
+from modelport.errors import ModelFileError, SignatureError
+from modelport.frameworks import STATED_LABELS, Card, Contents, tabular, threads
 from modelport.signature import Columns, Field, Kind, Signature
 
 _DTYPES = {
@@ -35,6 +35,15 @@ class _Input:
     """Whether its shape is (rows,), with no axis for columns."""
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """What a graph's numbers are for which labels were stated, and what has to be done to make them so."""
+
+    name: Literal["probabilities", "scores"]
+    """scores are each between 0 and 1 and do not sum up to one: several labels may be right."""
+    function: Literal["", "softmax", "sigmoid"]
+
+
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """A session and what it takes and gives."""
@@ -48,11 +57,25 @@ class Loaded:
     """Whether the graph takes a single row at a time."""
     fields: tuple[str, ...] = ()
     """The names of a matrix's columns, where they are known from elsewhere: the graph has none."""
+    last: str = ""
+    """The operator that computes the first output."""
+    labels: tuple[str, ...] = ()
+    """What whoever packed the graph calls the elements of its first output."""
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """What the first output of a graph with stated labels holds."""
+        return _scoring(self)
+
+    @cached_property
+    def free(self) -> int:
+        """What to take for a size that is free when the graph is tried: networks for pictures of any size do not take a single pixel."""
+        return _free(self)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The fields that it takes, in order."""
-        if len(self.inputs) == 1 and self.inputs[0].columns == len(self.fields):
+        if self.fields and len(self.inputs) == 1 and self.inputs[0].columns == len(self.fields):
             return self.fields
         return tuple(name for one in self.inputs for name in _names(self, one))
 
@@ -83,6 +106,7 @@ def detect(contents: Contents) -> Card | None:
             "producer": f"{root['producer_name']} {root['producer_version']}".strip(),
             "opsets": dict(root["opsets"]),
             "nodes": dict(root["nodes"]),
+            "last": list(root["last"]),
             "external_data": list(root["external_data"]),
         },
     )
@@ -90,7 +114,8 @@ def detect(contents: Contents) -> Card | None:
 
 def load(path: Path, card: Card) -> Loaded:
     """The graph in a session on the CPU. ModelFileError when onnxruntime does not take it."""
-    return _load(path)
+    labels = card.classes if card.details.get(STATED_LABELS) else ()
+    return replace(_load(path), last=next(iter(card.details.get("last", ())), ""), labels=labels)
 
 
 def _load(path: Path) -> Loaded:
@@ -162,7 +187,8 @@ def _input(given: Any, *, alone: bool) -> _Input:
 def describe(model: Loaded, card: Card) -> Signature:
     """The signature of a graph. A single matrix (rows, k) is k fields; an input of one value a row is a field; any other is a tensor.
 
-    What it answers is found by asking it once with a row of zeros. The labels of a classifier stand in the file or in its answer.
+    What it answers is found by asking it once with a row of zeros. The labels of a classifier stand in the file, in its answer, or were
+    stated: then its numbers are `Scoring`. SignatureError where they are not as many as the labels.
     """
     nodes = set(card.details.get("nodes", ()))
     nullable = _takes_missing(model, nodes)
@@ -201,30 +227,47 @@ def _takes_missing(model: Loaded, nodes: set[str]) -> bool:
     }
     if "Imputer" not in nodes and not boosted:
         return False
-    answers = _run(model, _zeros(model, missing=True))
+    answers = _run(model, _zeros(model, 1, missing=True))
     return all(answer.dtype.kind != "f" or bool(np.isfinite(answer).all()) for answer in map(_array, answers))
 
 
-def _zeros(model: Loaded, *, missing: bool = False) -> dict[str, Any]:
-    """A row of zeros, empty texts, or missing values."""
+def _free(model: Loaded) -> int:
+    for size in (1, 32, 224):
+        try:
+            _run(model, _zeros(model, size))
+        except Exception as error:  # noqa: BLE001 whatever onnxruntime raises means that it cannot compute this
+            problem = tabular.first_line(error)
+        else:
+            return size
+    raise ModelFileError(f"{model.path.name} does not compute a row of zeros: {problem}", hint="Does onnxruntime compute it elsewhere?")
+
+
+def _zeros(model: Loaded, free: int, *, missing: bool = False) -> dict[str, Any]:
+    """A row of zeros, empty texts, or missing values; with `free` in place of a size that may be any."""
     feed = {}
     for one in model.inputs:
         fill: Any = "" if one.dtype == "object" else np.nan if missing and one.dtype.startswith("float") else 0
-        feed[one.name] = np.full((1, *(max(size, 1) for size in one.shape)), fill, dtype=one.dtype)
+        feed[one.name] = np.full((1, *(size if size > 0 else free for size in one.shape)), fill, dtype=one.dtype)
     return feed
 
 
 def _outputs(model: Loaded, classes: tuple[Any, ...]) -> tuple[Field, ...]:
-    raw = _run(model, _zeros(model))
-    if "probabilities" in model.roles:
+    if model.labels:
+        scores = tabular.vector(model.scoring.name, model.labels, dtype="float32")
+        return (tabular.label(model.labels), scores, *_fields(_run(model, _zeros(model, model.free))[1:], model.roles[1:], ()))
+    return _fields(_run(model, _zeros(model, model.free)), model.roles, classes)
+
+
+def _fields(raw: list[Any], roles: tuple[str, ...], classes: tuple[Any, ...]) -> tuple[Field, ...]:
+    if "probabilities" in roles:
         chances = raw[1]
         labels = tuple(chances[0]) if isinstance(chances, list) else classes
         classes = labels if len(labels) == _array(chances).shape[1] else ()
     fields = []
-    for role, answer in zip(model.roles, map(_array, raw), strict=True):
-        if role == "prediction" and "probabilities" in model.roles and classes:
+    for role, answer in zip(roles, map(_array, raw), strict=True):
+        if role == "prediction" and "probabilities" in roles and classes:
             fields.append(tabular.label(classes))
-        elif role == "prediction" and "score" in model.roles:
+        elif role == "prediction" and "score" in roles:
             fields.append(tabular.label((1, -1)))
         elif answer.ndim == 2:
             fields.append(tabular.vector(role, classes if role == "probabilities" else (), answer.shape[1], str(answer.dtype)))
@@ -239,17 +282,75 @@ def _outputs(model: Loaded, classes: tuple[Any, ...]) -> tuple[Field, ...]:
 
 def predict(model: Loaded, columns: Columns, signature: Signature) -> Columns:
     """The answers as arrays called by the names that `describe` gave the outputs."""
+    columns = _with_tensors(columns, signature)
     first = model.inputs[0]
     matrix = tabular.matrix_of(columns, model.names, signature) if first.columns > 1 else None
     if matrix is not None:
-        return dict(zip(model.roles, map(_array, _run(model, {first.name: matrix.astype(first.dtype)})), strict=True))
+        return _answers(model, _run(model, {first.name: matrix.astype(first.dtype)}))
     arrays = iter(tabular.ordered(columns, model.names, signature))
     feed = {}
     for one in model.inputs:
         mine = [next(arrays) for _ in range(one.columns or 1)]
         rows = mine[0] if one.flat or not one.columns else np.stack(mine, axis=1) if len(mine) > 1 else mine[0].reshape(-1, 1)
-        feed[one.name] = rows.astype(one.dtype)
-    return dict(zip(model.roles, map(_array, _run(model, feed)), strict=True))
+        if rows.ndim == 4 and len(one.shape) == 2:  # grey pictures for a graph without an axis for channels
+            rows = rows[..., 0]
+        feed[one.name] = rows.astype(one.dtype, copy=False)
+    return _answers(model, _run(model, feed))
+
+
+def _with_tensors(columns: Columns, signature: Signature) -> Columns:
+    """The columns with what the graph takes of pictures in place of their pixels."""
+    taken = {field.name: field.preprocessing for field in signature.inputs if field.preprocessing is not None}
+    return {**columns, **{name: how.tensor(columns[name]) for name, how in taken.items()}} if taken else columns
+
+
+def _answers(model: Loaded, raw: list[Any]) -> Columns:
+    """What the graph gave, by the names of the outputs."""
+    if not model.labels:
+        return dict(zip(model.roles, map(_array, raw), strict=True))
+    scores = _scored(model, raw[0])
+    labels = np.array(model.labels, dtype=object)[scores.argmax(axis=1)]
+    return {"prediction": labels, model.scoring.name: scores, **dict(zip(model.roles[1:], map(_array, raw[1:]), strict=True))}
+
+
+# Numbers that labels were stated for
+
+
+def _scoring(model: Loaded) -> Scoring:
+    """What they are: by what computes them, and by what they are for a row of zeros and one of noise."""
+    rng = np.random.default_rng(0)
+    zeros = _zeros(model, model.free)
+    noise = {name: row if row.dtype == object else rng.integers(0, 2, row.shape).astype(row.dtype) for name, row in zeros.items()}
+    seen = _numbers(np.concatenate([_run(model, feed)[0] for feed in (zeros, noise)]))
+    width, count = seen.shape[1], len(model.labels)
+    if width == 1 and count == 2:
+        return Scoring("probabilities", "" if model.last == "Sigmoid" else "sigmoid")
+    if width != count:
+        raise SignatureError(
+            f"{count} labels are stated, and the model gives {width} numbers", hint="--labels FILE has one a line, in the model's order."
+        )
+    if (seen >= 0).all() and (seen <= 1).all() and np.allclose(seen.sum(axis=1), 1, atol=1e-3):
+        return Scoring("probabilities", "")
+    return Scoring("scores", "") if model.last == "Sigmoid" else Scoring("probabilities", "softmax")
+
+
+def _numbers(answer: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """An output as (rows, numbers). SignatureError when it is none."""
+    array = np.asarray(answer)
+    if array.dtype.kind != "f" or array.ndim < 1:
+        raise SignatureError("labels are stated, and the model names its answers itself", hint="Leave out --labels.")
+    return array.reshape(len(array), -1).astype(np.float32)
+
+
+def _scored(model: Loaded, answer: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A number for each label."""
+    scores = _numbers(answer)
+    if model.scoring.function == "softmax":
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    if model.scoring.function == "sigmoid":
+        scores = 1 / (1 + np.exp(-scores))
+    return tabular.both_classes(scores[:, 0]) if scores.shape[1] < len(model.labels) else scores
 
 
 def _run(model: Loaded, feed: dict[str, Any]) -> list[Any]:

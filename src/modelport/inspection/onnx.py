@@ -18,6 +18,8 @@ _DTYPES = {
 _OTHER_TYPES = {4: "sequence", 5: "map", 8: "sparse", 9: "optional"}
 _STRINGS = ("cats_strings", "classlabels_strings")
 _INTEGERS = ("classlabels_int64s", "cats_int64s")
+_FORMS = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+"""The operators that change a value's form alone."""
 _VALUES = 10_000
 """The values of one attribute that are kept."""
 _VARINT, _LENGTH, _SIZES = 0, 2, {1: 8, 5: 4}
@@ -30,7 +32,7 @@ def from_protobuf(data: bytes, budget: Budget) -> dict[str, Any]:
     """The root of `Contents` for the format onnx. Malformed when `data` is no whole ONNX model."""
     reader = _Reader(data, budget)
     model: dict[str, Any] = {"producer_name": "", "producer_version": "", "ir_version": 0, "domain": "", "doc": "", "opsets": {}}
-    model |= {"inputs": [], "outputs": [], "nodes": {}, "strings": {}, "integers": {}, "metadata": {}, "external_data": []}
+    model |= {"inputs": [], "outputs": [], "nodes": {}, "last": [], "strings": {}, "integers": {}, "metadata": {}, "external_data": []}
     texts = {2: "producer_name", 3: "producer_version", 4: "domain", 6: "doc"}
     graph: _Value | None = None
     for number, value in reader.fields(0, len(data)):
@@ -55,11 +57,12 @@ def from_protobuf(data: bytes, budget: Budget) -> dict[str, Any]:
 
 def _read_graph(reader: _Reader, graph: _Value, model: dict[str, Any]) -> None:
     nodes: Counter[str] = Counter()
+    made: dict[str, tuple[str, str]] = {}
     inputs: list[_Value] = []
     initialized: set[str] = set()
     for number, value in reader.fields(*_span(graph)):
         if number == 1:
-            nodes[_read_node(reader, value, model)] += 1
+            nodes[_read_node(reader, value, model, made)] += 1
         elif number == 5:
             initialized.add(_read_tensor(reader, value, model))
         elif number == 11:
@@ -69,15 +72,34 @@ def _read_graph(reader: _Reader, graph: _Value, model: dict[str, Any]) -> None:
     described = [_read_info(reader, value) for value in inputs]
     model["inputs"] = [info for info in described if info["name"] not in initialized]
     model["nodes"] = dict(sorted(nodes.items()))
+    model["last"] = [_last(made, info["name"]) for info in model["outputs"]]
 
 
-def _read_node(reader: _Reader, node: _Value, model: dict[str, Any]) -> str:
+def _last(made: dict[str, tuple[str, str]], name: str) -> str:
+    """The operator that computes a value, behind those that only give it another form; "" where there is none."""
+    seen: set[str] = set()
     operator = ""
+    while name in made and name not in seen:
+        seen.add(name)
+        operator, name = made[name]
+        if operator not in _FORMS:
+            break
+    return operator
+
+
+def _read_node(reader: _Reader, node: _Value, model: dict[str, Any], made: dict[str, tuple[str, str]]) -> str:
+    """The node's operator; and into `made`, by its outputs' names, that with its first input's."""
+    operator, given, outputs = "", "", []
     for number, value in reader.fields(*_span(node)):
-        if number == 4:
+        if number == 1:
+            given = given or reader.text(value)
+        elif number == 2:
+            outputs.append(reader.text(value))
+        elif number == 4:
             operator = reader.text(value)
         elif number == 5:
             _read_attribute(reader, value, model)
+    made.update(dict.fromkeys(outputs, (operator, given)))
     return operator
 
 
