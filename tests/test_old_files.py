@@ -91,8 +91,10 @@ def test_inspect_and_pack_refuse_a_payload_by_what_it_imports_and_do_not_run_it(
     path, marker = planted[name]
     refused = {**payloads.PAYLOADS, **payloads.BROKEN}[name][1]
     shown = CliRunner().invoke(modelport, ["inspect", str(path)])
+    told: list[str] = []
     with pytest.raises((Untrusted, ModelFileError)) as caught:
-        pack_file(path, tmp_path, Options())
+        pack_file(path, tmp_path, Options(), told=told.append)
+    assert told == []  # no environment was made for it, and no process started
     if name in payloads.BROKEN:
         assert isinstance(shown.exception, ModelFileError)
         assert refused in shown.exception.hint
@@ -104,14 +106,16 @@ def test_inspect_and_pack_refuse_a_payload_by_what_it_imports_and_do_not_run_it(
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("verb", ["serve", "predict"])
+@pytest.mark.parametrize("verb", ["doctor", "predict", "serve"])
 @pytest.mark.parametrize("name", ["within a model", "joblib lzma", "ZF", "broken tail"])
 def test_no_verb_that_takes_a_model_file_runs_a_payload(verb: str, name: str, planted: Planted, tmp_path: Path) -> None:
     path, marker = planted[name]
     (tmp_path / "rows.csv").write_text("x0,x1,x2,x3\n1,2,3,4\n")
-    words = [verb, str(path)] + (["--port", "0"] if verb == "serve" else [str(tmp_path / "rows.csv")])
-    done = CliRunner(env={"MODELPORT_CACHE": str(tmp_path)}).invoke(modelport, words)
-    assert isinstance(done.exception, Untrusted | ModelFileError)
+    words = {"doctor": [], "predict": [str(tmp_path / "rows.csv")], "serve": ["--port", "0"]}[verb]
+    done = CliRunner(env={"MODELPORT_CACHE": str(tmp_path)}).invoke(modelport, [verb, str(path), *words], standalone_mode=False)
+    refused = {**payloads.PAYLOADS, **payloads.BROKEN}[name][1]
+    said = done.output if verb == "doctor" else f"{done.exception.message} {done.exception.hint}"  # type: ignore[union-attr]
+    assert f"would import {refused}" in said
     assert not marker.exists()
 
 
