@@ -76,11 +76,25 @@ def test_a_model_file_is_packed_and_measured(tmp_path: Path) -> None:
 
 def test_a_file_that_a_gate_refuses_is_not_loaded(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    (tmp_path / "bad.pkl").write_bytes(converted.writes(mark).removesuffix(b".") + b"0" + (DATA / "sklearn-svc-1.1.3.pkl").read_bytes())
+    (tmp_path / "bad.pkl").write_bytes(
+        converted.writes(mark).removesuffix(b".") + b"0" + (DATA / "old_models" / "scikit-learn-1.1.3" / "svc.pkl").read_bytes()
+    )
     code, text = run("bad.pkl")
     assert (code, mark.exists()) == (3, False)
     assert "problem  trust    bad.pkl would import io.open, not on the allow-list for sklearn. If you know who made" in text
     assert text.endswith("\n\na gate refuses it\n")
+
+
+def test_what_a_model_of_another_version_needs(tmp_path: Path) -> None:
+    _, text = run(DATA / "old_models" / "scikit-learn-1.1.3" / "svc.pkl", "--python-env", "none")
+    said = re.search(r"\n(ok|problem) +python +(.*)\n", text)
+    assert said is not None
+    needs = "scikit-learn==1.1.3, numpy<2, scipy, setuptools<81, as of 2022-12-15"
+    if said[1] == "ok":
+        version = r"3\.(8|9|10)"
+        assert re.fullmatch(rf"{version} is here, and loads it with {needs}; uv makes that environment when it is packed", said[2])
+    else:
+        assert said[2] == f"it wants one of Python 3.10, 3.9, 3.8, for {needs}; none is here. `uv python install 3.10`"
 
 
 def test_a_bundle_whose_model_cannot_be_loaded_here_is_served_as_onnx(tmp_path: Path) -> None:

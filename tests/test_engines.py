@@ -437,10 +437,13 @@ def test_while_the_other_engine_is_loaded_and_where_it_fails_the_first_answers()
     assert asked(measured, 512) == "onnx"
 
 
-def test_engines_are_compared_as_far_as_all_were_measured() -> None:
-    slow, steep = [(1, 0.2)], [(1, 0.1), (8, 0.8)]
-    assert engines.fastest([slow, steep]) == [1]
-    assert engines.fastest([[(1, 1.0), (8, 8.0)], [(1, 4.5), (8, 4.5)]]) == [0, 0, 0, 0, 1, 1, 1, 1]
+def test_engines_are_compared_by_straight_lines_between_and_beyond_what_was_measured() -> None:
+    assert engines.fastest([[(1, 1.0), (8, 8.0)], [(1, 4.5), (8, 4.5)]])[:8] == [0, 0, 0, 0, 1, 1, 1, 1]
+    # 0.2 s a row against 0.1 s and 0.3 s for each row more: they meet at two rows
+    assert engines.fastest([[(1, 0.2)], [(1, 0.1), (2, 0.4)]])[:4] == [1, 0, 0, 0]
+    # 1 ms and 2 ms for each row more: they meet at 964 rows
+    places = engines.fastest([[(64, 2.0), (512, 2.448)], [(64, 1.1), (512, 1.996)]])
+    assert (places[962], places[964], len(places)) == (1, 0, 8192)
 
 
 def test_a_measurement_ends_with_the_size_that_takes_long() -> None:

@@ -42,9 +42,10 @@ WANTED = ("auto", "onnx", "native")
 """What may be asked for: ONNX where the bundle has it, else the model's own library; or one of the two."""
 MEASURED_ROWS = (1, 8, 64, 512)
 """The sizes of calls at which engines are timed."""
-_MEASURED_CALLS = 3
-_LONGEST_MEASURED_S = 0.1
-"""A call that takes longer is measured once, and is the last."""
+_MOST_MEASURED_S = 0.1
+"""What is spent on one size at most, but for one call; where one call takes longer, larger sizes are left."""
+_MOST_ROWS = 8192
+"""As far as it is reckoned which engine is faster."""
 _MANY_ROWS = 64
 """In smaller calls no library was found to be faster than ONNX Runtime."""
 _LOADING_S = 1.0
@@ -238,20 +239,17 @@ def beside(bundle: Bundle) -> Callable[[], Engine] | None:
 
 
 def measure(
-    call: Callable[[Rows], object], rows: Callable[[int], Rows], clock: Callable[[], float] = perf_counter
+    call: Callable[[Rows], object], rows: Callable[[int], Rows], *, calls: int = 3, clock: Callable[[], float] = perf_counter
 ) -> list[tuple[int, float]]:
-    """How many rows a call has and how many seconds it takes, the shortest of some, for the sizes in MEASURED_ROWS.
+    """How many rows a call has and how many seconds it takes, the shortest of some `calls`, for the sizes in MEASURED_ROWS.
 
     `rows` makes so many rows in the form that `call` takes. A size at which a call takes longer than 0.1 s is the last, and called once.
     """
     curve = []
     for count in MEASURED_ROWS:
-        given = rows(count)
-        seconds = _seconds(call, given, clock)
-        if seconds <= _LONGEST_MEASURED_S:
-            seconds = min(seconds, *(_seconds(call, given, clock) for _ in range(_MEASURED_CALLS - 1)))
+        seconds = _shortest(call, rows(count), calls, clock)
         curve.append((count, seconds))
-        if seconds > _LONGEST_MEASURED_S:
+        if seconds > _MOST_MEASURED_S:
             break
     return curve
 
@@ -261,13 +259,21 @@ def measure_rows(
 ) -> list[tuple[int, float]]:
     """`measure` of an engine, in the form in which a service gives it rows: made of the examples, or these over and over where it has none.
 
-    Trees are three times as fast on a few rows over and over as on rows that differ, in ONNX Runtime more than elsewhere.
+    Trees are three times as fast on a few rows over and over as on rows that differ, in ONNX Runtime more than elsewhere. Of twenty calls
+    one is not disturbed, also while the process answers others.
     """
+
+    def over_and_over(count: int) -> Columns:
+        return engine.signature.columns(list(islice(cycle(examples), count)))
+
+    def mixed(count: int) -> Columns:
+        return _rows_like(engine.signature, examples, count)
+
     try:
-        engine.predict(_rows_like(engine.signature, examples, 1))
+        engine.predict(mixed(8))
     except (ModelFailed, InvalidInput):  # its own code wants fields that belong together
-        return measure(engine.predict, lambda count: engine.signature.columns(list(islice(cycle(examples), count))), clock)
-    return measure(engine.predict, lambda count: _rows_like(engine.signature, examples, count), clock)
+        return measure(engine.predict, over_and_over, calls=20, clock=clock)
+    return measure(engine.predict, mixed, calls=20, clock=clock)
 
 
 def _rows_like(signature: Signature, examples: Sequence[Mapping[str, Any]], count: int) -> Columns:
@@ -283,20 +289,31 @@ def _rows_like(signature: Signature, examples: Sequence[Mapping[str, Any]], coun
 
 
 def fastest(curves: Sequence[Sequence[tuple[int, float]]]) -> list[int]:
-    """Which of several measured engines is the fastest for 1, 2, 3 ... rows, by straight lines between the measured sizes.
-
-    It goes as far as all of them were measured; what is the fastest there is so beyond.
-    """
-    rows = np.arange(1, min(curve[-1][0] for curve in curves) + 1)
-    seconds = [np.interp(rows, [rows for rows, _ in curve], [seconds for _, seconds in curve]) for curve in curves]
+    """Which of several measured engines is the fastest for 1, 2, 3 ... rows, by straight lines between the measured sizes and beyond."""
+    rows = np.arange(1, _MOST_ROWS + 1)
+    seconds = [np.interp(rows, *np.array(_extended(curve)).T) for curve in curves]
     places: list[int] = np.argmin(seconds, axis=0).tolist()
     return places
 
 
-def _seconds(call: Callable[[Rows], object], rows: Rows, clock: Callable[[], float]) -> float:
-    begun = clock()
-    call(rows)
-    return clock() - begun
+def _extended(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """A curve with one point more, where the line through its last two ends; where it has one only, twice the rows take twice as long."""
+    (last, seconds), (before, less) = curve[-1], curve[-2] if len(curve) > 1 else (0, 0.0)
+    each = max(0.0, (seconds - less) / (last - before))
+    return [*curve, (_MOST_ROWS, seconds + each * (_MOST_ROWS - last))]
+
+
+def _shortest(call: Callable[[Rows], object], rows: Rows, calls: int, clock: Callable[[], float]) -> float:
+    """The seconds of the shortest call."""
+    until = clock() + _MOST_MEASURED_S
+    shortest = math.inf
+    for _ in range(calls):
+        begun = clock()
+        call(rows)
+        shortest = min(shortest, clock() - begun)
+        if clock() > until:
+            break
+    return shortest
 
 
 def _answer(engine: AnyEngine, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -109,6 +109,7 @@ class _Examined:
             yield Finding("ok", "file", f"{path}, {size(seen.size)}: {seen.format}")
             if seen.card is not None:
                 yield from _of_card(seen.card)
+                yield from _of_environment(seen.card, seen.imports)
             if seen.imports and not seen.refused:
                 yield Finding("ok", "imports", f"{len(seen.imports)} names, all on the allow-list")
             return
@@ -169,6 +170,27 @@ def _of_card(card: Card) -> Iterator[Finding]:
     else:
         status = "ok" if wrote.split(".")[:2] == here.split(".")[:2] else "note"
         yield Finding(status, "version", f"written by {card.library} {wrote}; {here} is installed")
+
+
+def _of_environment(card: Card, imports: tuple[str, ...]) -> Iterator[Finding]:
+    """The environment in which a model of another version is loaded, when it is packed."""
+    from modelport import gates
+    from modelport.cli.output import short_list
+    from modelport.conversion import environments
+
+    if not gates.other_version(card):
+        return
+    recipe = environments.recipe(card, imports)
+    here = environments.interpreters()
+    usable = [version for version in recipe.pythons if version in here]
+    what = short_list(recipe.requirements) + (f", as of {recipe.until}" if recipe.until else "")
+    if usable:
+        yield Finding("ok", "python", f"{usable[0]} is here, and loads it with {what}; uv makes that environment when it is packed")
+    elif recipe.pythons:
+        wanted = f"one of Python {', '.join(recipe.pythons)}, for {what}"
+        yield Finding("problem", "python", f"it wants {wanted}; none is here", f"`uv python install {recipe.pythons[0]}`")
+    else:
+        yield Finding("problem", "python", f"{recipe.requirements[0]} has wheels for very old Pythons only")
 
 
 def _of_bundle(bundle: Bundle) -> Iterator[Finding]:

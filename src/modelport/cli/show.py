@@ -173,9 +173,9 @@ def chosen(bundle: Bundle, tried: Mapping[str, Tried | ModelportError]) -> dict[
         return {}
     names = list(curves)
     if engines.beside(bundle) is None:
-        return dict.fromkeys((rows for rows, _ in curves[names[0]]), names[0])
+        return {rows: names[0] for rows, _ in curves[names[0]]}
     places = engines.fastest(list(curves.values()))
-    return {rows: names[places[rows - 1]] for rows, _ in curves[names[0]] if rows <= len(places)}
+    return {rows: names[places[rows - 1]] for curve in curves.values() for rows, _ in curve}
 
 
 def _show_engines(ref: str, *, as_json: bool) -> None:
