@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from modelport import caches
 from modelport.errors import MissingLibrary, NoEnvironment
@@ -137,7 +137,9 @@ def recipe(card: Card, imports: Iterable[str], *, tools: Sequence[str] = ()) -> 
     names = {name.split(".")[0] for name in imports}
     if any(name.startswith("sklearn.") and name.endswith(_BY_NAME) for name in imports):
         names.add("pandas")
-    others = sorted({_distribution(name, until) for name in names & _DISTRIBUTIONS.keys()} - {card.library, "numpy"})
+    others = sorted(
+        {_distribution(name, until, card.details.get(name)) for name in names & _DISTRIBUTIONS.keys()} - {card.library, "numpy"}
+    )
     wanted = [f"{card.library}=={version}" if version else card.library, _numpy(imports), "scipy", "setuptools<81", *others]
     return Recipe(_pythons(release, here), tuple(dict.fromkeys(wanted)), until, tuple(tools))
 
@@ -151,9 +153,11 @@ def with_module(before: Recipe, module: str) -> Recipe | None:
     return None if added in before.requirements else replace(before, requirements=(*before.requirements, added))
 
 
-def _distribution(module: str, until: str | None) -> str:
+def _distribution(module: str, until: str | None, version: Any = None) -> str:
+    """What brings a module: in the version that the file says wrote the part of it that needs the module, where it says one."""
     light = sys.platform.startswith("linux") and (until is None or until >= _XGBOOST_CPU)
-    return "xgboost-cpu" if module == "xgboost" and light else _DISTRIBUTIONS[module]
+    name = "xgboost-cpu" if module == "xgboost" and light else _DISTRIBUTIONS[module]
+    return f"{name}=={version}" if version else name
 
 
 def _numpy(imports: Iterable[str]) -> str:

@@ -70,8 +70,14 @@ def _first_of(found: Sequence[Instance], attribute: str) -> Any:
 
 
 def _details(root: Instance) -> dict[str, Any]:
-    """The steps of a pipeline, the best one of a search, the number of trees."""
+    """The steps of a pipeline, the best one of a search, the number of trees, and the version of another library's model in it."""
     details: dict[str, Any] = {}
+    for one in instances(root):
+        if one.cls.split(".")[0] in estimators.OTHERS:
+            carried = tabular.embedded(one, "xgboost-ubj", "xgboost-json", "catboost-cbm")
+            header = carried["root"] if carried is not None else {}
+            release = header.get("release") or ".".join(map(str, header.get("version", ())))
+            details |= {one.cls.split(".")[0]: release} if release else {}
     for one in _way(root, -1):
         steps, trees = one.get("steps"), one.get("estimators_")
         if one is not root and "steps" not in details:
@@ -95,17 +101,18 @@ def load(path: Path, card: Card) -> Any:
     tabular.library("sklearn", "scikit-learn", "sklearn")
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
-    model = _from_skops(path) if is_zip else tabular.unpickled(path, card)
+    model = _from_skops(path, card) if is_zip else tabular.unpickled(path, card)
     estimators.use_threads(model, threads())
     return model
 
 
-def _from_skops(path: Path) -> Any:
+def _from_skops(path: Path, card: Card) -> Any:
     skops = tabular.library("skops.io", "skops", "sklearn")
-    try:
-        return skops.load(path, trusted=skops.get_untrusted_types(file=path))
-    except Exception as error:
-        raise tabular.not_loaded(path, error) from error
+    with tabular.of_one_version(path, card):
+        try:
+            return skops.load(path, trusted=skops.get_untrusted_types(file=path))
+        except Exception as error:
+            raise tabular.not_loaded(path, error) from error
 
 
 # Describing

@@ -7,7 +7,8 @@ import pickle
 import re
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -68,24 +69,33 @@ def library(module: str, distribution: str, extra: str) -> Any:
 def unpickled(path: Path, card: Card) -> Any:
     """The object in a pickle or joblib file, compressed or not. Runs what the pickle says: the caller has checked that it may.
 
-    VersionMismatch when scikit-learn finds a part written by a minor version that is neither the installed one nor, as the caller has
-    seen and accepted, the card's; ModelFileError, with the cause in one line, when it does not load. What else a library warns of while it
-    loads is of no use to who serves the model, and is dropped.
+    VersionMismatch as `of_one_version`; ModelFileError, with the cause in one line, when it does not load.
     """
-    try:
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
-            model = _unpickled(path)
-    except Exception as error:
-        raise _not_loaded(path, card, error) from error
+    with of_one_version(path, card):
+        try:
+            return _unpickled(path)
+        except Exception as error:
+            raise _not_loaded(path, card, error) from error
+
+
+@contextmanager
+def of_one_version(path: Path, card: Card) -> Iterator[None]:
+    """While a model is loaded: VersionMismatch when scikit-learn finds a part that another minor version of it wrote.
+
+    One that is not the card's, that is, which the caller has seen and accepted. What else a library warns of while it loads is of no use to
+    who serves the model, and is dropped.
+    """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield
+    accepted = _minor(card.version or "pre-0.18")
     for warning in (one.message for one in told):
         wrote, here = getattr(warning, "original_sklearn_version", None), getattr(warning, "current_sklearn_version", None)
-        if card.library == "scikit-learn" and wrote and _minor(wrote) not in (_minor(str(here)), _minor(card.version or "")):
+        if card.library == "scikit-learn" and wrote and _minor(wrote) not in (_minor(str(here)), accepted):
             raise VersionMismatch(
                 f"{path.name} was written by scikit-learn {wrote}, you have {here}: its answers may differ",
                 hint=f"Install that version: pip install scikit-learn=={wrote}",
             )
-    return model
 
 
 def _unpickled(path: Path) -> Any:
