@@ -19,7 +19,7 @@ import pytest
 import models
 from modelport import engines, pack
 from modelport.bundle import Bundle, open_bundle
-from modelport.errors import ModelFailed, ModelFileError, SignatureError, Untrusted, UsageError
+from modelport.errors import ModelFailed, ModelFileError, SignatureError, Untrusted, UsageError, VersionMismatch
 from modelport.packing import Options, pack_file, read_schema
 from modelport.signature import Field, Signature
 from modelport.store import Store
@@ -385,3 +385,28 @@ def test_a_forest_of_300_megabytes_is_packed_in_bounded_memory(tmp_path: Path) -
     size, peak = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert size >= path.stat().st_size > 250e6
     assert peak < 5 * size
+
+
+# Models that another version wrote
+
+OLD = Path(__file__).parent / "data" / "old_models" / "scikit-learn-1.3.2" / "forest.joblib"
+
+
+def test_a_model_of_another_version_is_refused_without_an_environment(tmp_path: Path) -> None:
+    with pytest.raises(VersionMismatch, match=r"scikit-learn 1\.3\.2 wrote this RandomForestClassifier; you have") as caught:
+        packed(OLD, tmp_path / "bundle", python_env="none")
+    assert "--python-env auto" in caught.value.hint
+
+
+def test_why_no_environment_could_be_made_is_told_with_the_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELPORT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    told: list[str] = []
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(VersionMismatch) as caught:
+        pack_file(OLD, tmp_path / "bundle", Options(), told=told.append)
+    assert len(told) == 1
+    assert caught.value.message.endswith("; and no environment could be made: the package registry cannot be reached")
+    assert "--trust-version" in caught.value.hint

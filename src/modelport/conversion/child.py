@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -194,11 +194,12 @@ class Remote:
 
     def __init__(self, child: Child, path: Path, code: Path | None = None) -> None:
         """Let the child load the model in `path`, with the modules in the folder `code`. Raises as `Child.ask`."""
-        loaded = child.ask("load", kind="sklearn", path=str(path.resolve()), code=str(code.resolve()) if code else None)
+        self._child = child
+        child.ask("load", kind="sklearn", path=str(path.resolve()), code=str(code.resolve()) if code else None)
         described = child.ask("describe")
         try:
-            self.python = str(loaded["python"])
-            self.versions = {str(name): str(version) for name, version in loaded["versions"].items()}
+            self.versions = {str(name): str(version) for name, version in described["versions"].items()}
+            self.python = self.versions["python"]
             self.columns = tuple(Column(**_tuples(one)) for one in described["columns"])
             self._described = signature_of(self.columns, [Output(**_tuples(one)) for one in described["outputs"]])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -221,6 +222,18 @@ class Remote:
     def requirements(self, model: Any, card: Card) -> tuple[str, ...]:
         """What its ONNX graph needs: of an old model nothing else is served."""
         return ("numpy", "onnxruntime")
+
+    def boundaries(self, columns: Sequence[Mapping[str, Any]]) -> Mapping[str, Sequence[Any]]:
+        """Rows made from the model itself, as `frameworks.portable.boundaries.rows`."""
+        rows: Mapping[str, Sequence[Any]] = self._child.ask("boundaries", columns=list(columns)).get("rows", {})
+        return rows
+
+    def convert(self, columns: Sequence[Mapping[str, Any]], precision: str) -> bytes:
+        """The model as an ONNX graph, as `frameworks.portable.to_onnx.convert`. NotConverted says why not."""
+        graph = self._child.ask("convert", columns=list(columns), precision=precision).get("graph")
+        if not isinstance(graph, bytes):
+            raise ModelFileError(f"{_DOING['convert']} gave no graph")
+        return graph
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,16 +113,17 @@ class _Child:
         self._kind = kind
         for warning in told:
             _check_versions(type(warning.message).__name__, str(warning.message))
-        return {"python": ".".join(map(str, sys.version_info[:2])), "versions": _versions()}
+        return {}
 
     def describe(self) -> dict[str, Any]:
-        """The columns that a scikit-learn model takes, and what it answers."""
+        """The columns that a scikit-learn model takes, what it answers, and the versions of what has computed an answer."""
         estimators = _part("estimators")
         estimators.use_threads(self._model, 1)
         self._view = estimators.view(self._model)
         return {
             "columns": [vars(column) for column in self._view.columns],
             "outputs": [vars(output) for output in estimators.outputs(self._view)],
+            "versions": _versions(),
         }
 
     def predict(self, arrays: Any, names: Any) -> dict[str, Any]:
@@ -136,14 +137,14 @@ class _Child:
         """Rows made from the model itself, by the names of the columns."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return {"rows": _part("boundaries").rows(self._model, columns)}
+            return {"rows": _part("boundaries").rows(self._kind, self._model, columns)}
 
     def convert(self, columns: Any, precision: str) -> dict[str, Any]:
-        """The model as an ONNX graph, and the versions of what made it."""
+        """The model as an ONNX graph."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph = _part("to_onnx").convert(self._kind, self._model, columns, precision)
-        return {"graph": graph, "versions": _versions()}
+        return {"graph": graph}
 
 
 def _load_sklearn(path: str) -> Any:
@@ -207,11 +208,12 @@ def _check_versions(name: str, text: str) -> None:
 
 
 def _versions() -> dict[str, str]:
-    """The versions of the libraries that are loaded by now."""
+    """The versions of Python and of the libraries that are loaded by now."""
     names = {"sklearn": "scikit-learn"}
     wanted = ("sklearn", "numpy", "scipy", "pandas", "xgboost", "lightgbm", "catboost", "onnx", "skl2onnx", "onnxmltools")
     found = {name: getattr(sys.modules.get(name), "__version__", None) for name in wanted}
-    return {names.get(name, name): str(version) for name, version in found.items() if version}
+    found_here = {names.get(name, name): str(version) for name, version in found.items() if version}
+    return {"python": ".".join(map(str, sys.version_info[:2])), **found_here}
 
 
 def _answer(child: _Child, request: Any) -> bytes:
