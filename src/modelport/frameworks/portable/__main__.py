@@ -7,7 +7,7 @@ sockets in Python. Who started it ends it, whatever it does.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import re
 import sys
@@ -73,18 +73,19 @@ def _refuse_sockets(event: str, args: Any) -> None:
 
 
 def _package() -> None:
-    """The folder of this file as a package under a name that no model has, so that its files find each other and nothing else does."""
-    folder = Path(__file__).resolve().parent
-    spec = importlib.util.spec_from_file_location(_NAME, str(folder / "__init__.py"), submodule_search_locations=[str(folder)])
-    assert spec is not None
-    assert spec.loader is not None
-    package = importlib.util.module_from_spec(spec)
+    """Make the folder of this file a package under a name that no model has, so that its files find each other and nothing else does."""
+    package = ModuleType(_NAME)
+    package.__path__ = [str(Path(__file__).resolve().parent)]
     sys.modules[_NAME] = package
-    spec.loader.exec_module(package)
 
 
 def _part(name: str) -> Any:
-    return importlib.import_module(f"{_NAME}.{name}")
+    """A file of this folder, imported; nothing is written beside it."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        return importlib.import_module(f"{_NAME}.{name}")
+    finally:
+        sys.dont_write_bytecode = before
 
 
 class _Told(Exception):

@@ -131,7 +131,7 @@ def use_threads(model: Any, threads: int) -> None:
         threaded = any(cls.__module__.startswith(_THREADED) for cls in type(part).__mro__)
         if hasattr(part, "n_jobs") and (threaded or part.n_jobs not in (None, 1)):
             part.n_jobs = threads if threaded else 1
-        if hasattr(part, "get_booster") and part.__sklearn_is_fitted__():  # it keeps the number that it was trained with
+        if hasattr(part, "get_booster") and getattr(part, "_Booster", None) is not None:  # it keeps the number that it was trained with
             part.get_booster().set_param({"nthread": threads})
 
 
