@@ -20,3 +20,13 @@ def registry() -> None:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"{error.message}: {error.hint}")
+
+
+@pytest.fixture(scope="session")
+def old_pythons(registry: None) -> None:
+    """The Pythons of old models, which must be there in CI, and the registry; elsewhere tests that need them are skipped without."""
+    from modelport.conversion.environments import interpreters
+
+    missing = {"3.7", "3.9", "3.10"} - interpreters().keys()
+    if missing and not os.environ.get("CI"):
+        pytest.skip(f"there is no Python {', '.join(sorted(missing))}")

@@ -17,9 +17,10 @@ import pytest
 
 import models
 from modelport import engines, packing
+from modelport.conversion import environments
 from modelport.conversion.child import Child, ModuleMissing, Remote
 from modelport.errors import ModelFailed, ModelFileError, VersionMismatch
-from modelport.frameworks import Card
+from modelport.frameworks import Card, portable
 from modelport.frameworks.portable import wire
 from modelport.signature import Field, Signature
 
@@ -204,6 +205,22 @@ def test_there_is_no_network(family: str, tmp_path: Path, child: Child) -> None:
             load(child, running(source, tmp_path))
         with pytest.raises(BlockingIOError):
             server.accept()
+
+
+@pytest.mark.parametrize("python", [sys.executable, "3.7"])
+def test_where_the_system_leaves_the_network_python_makes_no_socket(python: str) -> None:
+    """As in a container that allows no namespaces: 3.7 has no audit hooks, and goes another way."""
+    program = environments.interpreters().get(python, Path(python))
+    if not program.is_file() and not os.environ.get("CI"):
+        pytest.skip(f"there is no Python {python}")
+    source = f"import runpy; runpy.run_path({str(Path(portable.__file__).with_name('__main__.py'))!r})['refuse_sockets']()\n"
+    for attempt in (
+        "import socket; socket.socket()",
+        "import _socket; _socket.socket()",
+        "import socket; socket.getaddrinfo('localhost', 1)",
+    ):
+        done = subprocess.run([program, "-I", "-c", source + attempt], capture_output=True, text=True, check=False)
+        assert done.stderr.strip().endswith("PermissionError: a model has no business on the network")
 
 
 def test_what_a_child_starts_ends_with_it(tmp_path: Path) -> None:

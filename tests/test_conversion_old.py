@@ -36,7 +36,7 @@ def asked(remote: Remote, child: Child, card: Card, then: dict[str, Any]) -> lis
 
 
 @pytest.mark.parametrize("file", ["joblib-0.9.4/svc.joblib", "scikit-learn-0.24.2/hist.joblib", "scikit-learn-1.3.2/forest.joblib"])
-def test_an_old_model_answers_to_the_last_digit_what_it_answered_then(file: str, registry: None) -> None:
+def test_an_old_model_answers_to_the_last_digit_what_it_answered_then(file: str, old_pythons: None) -> None:
     seen = inspection.inspect(DATA / file)
     then = json.loads((DATA / file).with_suffix(".json").read_text())
     assert seen.card is not None
@@ -53,7 +53,7 @@ def test_an_old_model_answers_to_the_last_digit_what_it_answered_then(file: str,
     assert remote.versions["scikit-learn"] == wrote
 
 
-def test_a_boosted_model_in_a_pipeline_is_loaded_by_its_own_version(registry: None) -> None:
+def test_a_boosted_model_in_a_pipeline_is_loaded_by_its_own_version(old_pythons: None) -> None:
     path = DATA / "xgboost-1.6.2" / "pipeline.joblib"
     seen = inspection.inspect(path)
     then = json.loads(path.with_suffix(".json").read_text())
@@ -65,7 +65,7 @@ def test_a_boosted_model_in_a_pipeline_is_loaded_by_its_own_version(registry: No
     assert [answer["prediction"] for answer in answers] == then["prediction"]
 
 
-def test_a_module_that_turns_out_to_be_needed_is_added(registry: None) -> None:
+def test_a_module_that_turns_out_to_be_needed_is_added(old_pythons: None) -> None:
     path = DATA / "scikit-learn-1.3.2" / "pipeline.pkl"
     seen = inspection.inspect(path)
     assert seen.card is not None
@@ -88,7 +88,7 @@ def test_a_python_of_ones_own_is_used_as_it_is(tmp_path: Path) -> None:
             pass
 
 
-def test_a_module_that_nothing_is_known_to_bring_is_named(tmp_path: Path, registry: None) -> None:
+def test_a_module_that_nothing_is_known_to_bring_is_named(tmp_path: Path, old_pythons: None) -> None:
     path = tmp_path / "model.pkl"
     path.write_bytes(b"cmy_features\nclean\n.")
     with pytest.raises(ModuleMissing, match="needs the module 'my_features'") as caught:

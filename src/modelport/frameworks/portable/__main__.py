@@ -55,19 +55,26 @@ def _leave_network() -> None:
                 except OSError:  # files are opened by the same ids without it; only their names are lost
                     continue
             return
+    refuse_sockets()
+
+
+def refuse_sockets() -> None:
+    """Let Python make no socket from now on, which is less than to have no network: native code is not asked."""
     if hasattr(sys, "addaudithook"):
-        sys.addaudithook(_refuse_sockets)
-    else:
-        import socket
+        sys.addaudithook(_refuse)
+        return
+    import _socket
+    import socket
 
-        class Refused(socket.socket):
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                _refuse_sockets("socket.__new__", args)
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        _refuse("socket.__new__", args)
 
-        socket.socket = Refused  # type: ignore[misc]
+    for module in (socket, _socket):  # before 3.8 there are no hooks
+        for name in ("socket", "SocketType", "getaddrinfo"):
+            setattr(module, name, refused)
 
 
-def _refuse_sockets(event: str, args: Any) -> None:
+def _refuse(event: str, args: Any) -> None:
     if event in ("socket.__new__", "socket.connect", "socket.getaddrinfo"):
         raise PermissionError("a model has no business on the network")
 
@@ -260,4 +267,5 @@ def main() -> None:
         _written(fd, _answer(child, wire.load(frame)))
 
 
-main()
+if __name__ == "__main__":
+    main()
