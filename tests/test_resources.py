@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 import pytest
 
 from modelport.serving import resources
+from modelport.serving.settings import Settings
+from modelport.serving.worker import _has_room
 
 
 def cgroup(folder: Path, **files: str) -> Path:
@@ -47,6 +50,25 @@ def test_without_a_quota_it_is_the_cores_that_the_process_may_use(tmp_path: Path
 )
 def test_the_memory_limit_is_that_of_the_cgroup(tmp_path: Path, files: dict[str, str], limit: int | None) -> None:
     assert resources.memory_limit(cgroup(tmp_path, **files)) == limit
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory.max": "1000", "memory.current": "300"}, 600),
+        ({"memory__memory.limit_in_bytes": "1000", "memory__memory.usage_in_bytes": "950"}, -50),
+        ({"memory.max": "1000"}, -100),
+        ({"memory.max": "max", "memory.current": "300"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_the_memory_that_is_left_is_within_nine_tenths_of_the_limit(tmp_path: Path, files: dict[str, str], left: float) -> None:
+    assert resources.memory_left(cgroup(tmp_path, **files)) == left
+
+
+def test_a_library_more_is_not_loaded_into_memory_that_was_planned() -> None:
+    assert not _has_room(Settings(max_memory_bytes=2**40))
+    assert _has_room(Settings()) == (resources.memory_left() > 200 * 2**20 * resources.cores())
 
 
 def test_libraries_get_their_share_of_threads_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,13 +33,13 @@ def memory_limit(cgroup: Path = _CGROUP) -> int | None:
     return None
 
 
-def memory_used(cgroup: Path = _CGROUP) -> int:
-    """The bytes that the processes of the cgroup have together; 0 where that is not known."""
-    for file in (cgroup / "memory.current", cgroup / "memory" / "memory.usage_in_bytes"):
-        text = _read(file)
-        if text.isdecimal():
-            return int(text)
-    return 0
+def memory_left(cgroup: Path = _CGROUP) -> float:
+    """The bytes that the processes of the cgroup may still take, up to nine tenths of their limit; infinity where there is none."""
+    limit_bytes = memory_limit(cgroup)
+    if limit_bytes is None:
+        return math.inf
+    used = (_read(file) for file in (cgroup / "memory.current", cgroup / "memory" / "memory.usage_in_bytes"))
+    return 0.9 * limit_bytes - next((int(text) for text in used if text.isdecimal()), limit_bytes)
 
 
 def memory_of(process: int | str = "self") -> int:

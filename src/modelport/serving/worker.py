@@ -133,10 +133,7 @@ def _engine(bundle: Bundle, settings: Settings, log: Log) -> AnyEngine:
 
 def _has_room(settings: Settings) -> bool:
     """Whether all workers may load a library more."""
-    limit_bytes = resources.memory_limit()
-    if settings.max_memory_bytes is not None or limit_bytes is None:
-        return settings.max_memory_bytes is None
-    return resources.memory_used() + _LIBRARY_BYTES * (settings.workers or resources.cores()) < 0.9 * limit_bytes
+    return settings.max_memory_bytes is None and _LIBRARY_BYTES * (settings.workers or resources.cores()) < resources.memory_left()
 
 
 class Worker:
