@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import bundles
+import converted
 from modelport.bundle import MANIFEST, Bundle, check_name, is_bundle, open_bundle, unpack
 from modelport.bundle import write as write_bundle
 from modelport.errors import BundleError, UsageError
@@ -52,6 +53,14 @@ def refusal(path: Path) -> str:
         open_bundle(path)
     assert caught.value.hint
     return caught.value.message
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b'{"passed": "yes"}', b"3"])
+def test_evidence_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    bundle = bundles.write(tmp_path / "iris")
+    assert bundle.parity() is None
+    with pytest.raises(BundleError, match=r"parity\.json does not say how the model was converted"):
+        converted.changed(bundle, tmp_path / "other", {"parity.json": content}).parity()
 
 
 def test_a_bundle_is_read_back_as_it_was_written(bundle: Bundle) -> None:
@@ -189,6 +198,7 @@ MAKE = """
 import os, sys, time
 from pathlib import Path
 import bundles
+import converted
 from test_bundle import NAMES
 os.umask(int(sys.argv[2], 8))
 os.chdir(Path(sys.argv[1]).parent)

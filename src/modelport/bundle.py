@@ -96,6 +96,16 @@ class Bundle:
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{self.folder / name} is not JSON: {error}", hint=_AGAIN) from error
 
+    def parity(self) -> dict[str, Any] | None:
+        """How it was proven that the ONNX answers alike, or why there is none, as parity.json has it; None where it was not tried."""
+        parity: dict[str, Any] | None = self.read_json(PARITY)
+        if parity is None:
+            return None
+        wrong = not isinstance(parity, dict) or next((key for key, kind in _PARITY.items() if not isinstance(parity.get(key), kind)), None)
+        if wrong:
+            raise BundleError(f"{self.folder / PARITY} does not say how the model was converted", hint="Pack again with this Modelport.")
+        return parity
+
     def pins(self) -> list[tuple[str, str]]:
         """The distributions that serving it needs, and their versions, as requirements.txt has them."""
         if "requirements.txt" not in self.files:
@@ -282,6 +292,22 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "files": dict,
 }
 """What a manifest holds beside format and digest."""
+
+
+_PARITY: dict[str, type | tuple[type, ...]] = {
+    "passed": bool,
+    "reason": str,
+    "precision": str,
+    "rows": int,
+    "rows_of_sample": int,
+    "flips": int,
+    "largest_difference": (int, float),
+    "relative": bool,
+    "tolerance": (int, float),
+    "python": str,
+    "versions": dict,
+}
+"""What parity.json holds at least."""
 
 
 def _changed(path: Path) -> BundleError:

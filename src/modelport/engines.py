@@ -23,7 +23,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from modelport import plugins
-from modelport.bundle import ONNX, PARITY, Bundle
+from modelport.bundle import ONNX, Bundle
 from modelport.errors import (
     BundleError,
     GoldenMismatch,
@@ -113,7 +113,7 @@ def choose(bundle: Bundle, wanted: str = "auto") -> str:
     if ONNX in bundle.files and wanted != "native":
         return "onnx"
     if wanted == "onnx" and bundle.card.framework != "onnx":
-        parity = bundle.read_json(PARITY)
+        parity = bundle.parity()
         reason = parity["reason"] if parity else "it was packed without being converted"
         hint = "Serve it with --engine native." if parity else "Pack it again to convert it, or serve it with --engine native."
         raise UsageError(f"{bundle.name} has no ONNX: {reason}", hint=hint)
@@ -412,15 +412,15 @@ def verify_golden(engine: AnyEngine, bundle: Bundle) -> int:
 
     They are the answers of the model's own library, from which those of ONNX may differ as much as they might when it was converted.
     """
-    golden = bundle.read_json("golden.json")
+    golden, parity = bundle.read_json("golden.json"), bundle.parity()
     if golden is None:
         return 0
     try:
         inputs = [row["input"] for row in golden["rows"]]
         recorded = [row["output"] for row in golden["rows"]]
         tolerance = float(golden["tolerance"])
-        if engine.name != "native":
-            tolerance = max(tolerance, float((bundle.read_json(PARITY) or golden)["tolerance"]))
+        if parity and engine.name != "native":
+            tolerance = max(tolerance, float(parity["tolerance"]))
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"golden.json of {bundle.name!r} holds no rows with an input and an output", hint="Pack again.") from error
     try:

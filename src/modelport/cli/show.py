@@ -33,7 +33,6 @@ def command(ref: str, as_json: bool, measured: bool) -> None:
     import json
 
     from modelport import bundle as bundles
-    from modelport.bundle import PARITY
     from modelport.store import Store
 
     if measured:
@@ -53,7 +52,7 @@ def command(ref: str, as_json: bool, measured: bool) -> None:
     if as_json:
         about: dict[str, object] = {"added": entry.added, "aliases": list(entry.aliases)} if entry else {}
         example = (bundle.read_json("example.json") or [None])[0]
-        about |= {"parity": bundle.read_json(PARITY)}
+        about |= {"parity": bundle.parity()}
         ref = entry.ref if entry else ref
         click.echo(json.dumps({"ref": ref, "folder": str(bundle.folder), **about, **bundle.to_dict(), "example": example}))
     else:
@@ -128,10 +127,9 @@ def _requirements(bundle: Bundle) -> list[str]:
 
 def parity_facts(bundle: Bundle) -> list[tuple[str, str]]:
     """What is known of the model as ONNX: how it was proven that it answers alike, or why there is none."""
-    from modelport.bundle import PARITY
     from modelport.cli.output import counted
 
-    parity = bundle.read_json(PARITY)
+    parity = bundle.parity()
     if parity is None:
         return []
     if not parity["passed"]:
