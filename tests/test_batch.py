@@ -13,6 +13,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -505,7 +506,7 @@ def test_a_killed_run_leaves_no_output_and_resume_gives_what_an_uninterrupted_ru
     assert not (tmp_path / f".{target.name}.work").exists()
 
 
-def test_resume_refuses_a_file_that_changed_and_a_new_run_begins_anew(bundle: Bundle, tmp_path: Path) -> None:
+def test_resume_refuses_a_file_that_changed_or_another_engine_and_a_new_run_begins_anew(bundle: Bundle, tmp_path: Path) -> None:
     class Interrupted(Petals):
         def predict(self, model: Any, columns: Columns, signature: Signature) -> Columns:
             if self.rows:
@@ -516,6 +517,9 @@ def test_resume_refuses_a_file_that_changed_and_a_new_run_begins_anew(bundle: Bu
     data.write_text("petal length (cm),petal width (cm)\n" + "1,1\n" * 70_000)
     with pytest.raises(KeyboardInterrupt):
         answer(bundle, data, tmp_path / "out.csv", framework=Interrupted())
+    onnx = replace(engine(bundle.signature), name="onnx")
+    with pytest.raises(UsageError, match=r"cannot go on with .*: engine was \"native\" and is \"onnx\""):
+        predict(bundle, [str(data)], str(tmp_path / "out.csv"), Options(resume=True), engine=onnx)
     with data.open("a") as more:
         more.write("2,2\n")
     with pytest.raises(UsageError, match=r"cannot go on with .*: inputs was"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import converted
 import models
 from modelport.bundle import open_bundle
 from modelport.cli.main import VERBS, modelport
@@ -192,6 +193,20 @@ def test_a_reference_is_a_name_in_the_store_a_bundle_or_a_model_file(world: Path
     (world / "folder").mkdir(exist_ok=True)
     with pytest.raises(UsageError, match="folder is a folder, and no bundle; and the store has no such name"):
         open_reference("folder")
+
+
+def test_predict_takes_onnx_where_the_bundle_has_it_and_the_engine_that_is_asked_for(tmp_path: Path) -> None:
+    mark = tmp_path / "the pickle was loaded"
+    bundle = converted.iris(tmp_path / "bundle", {"model/model.pkl": converted.writes(mark)}, model="model/model.pkl")
+    models.iris().head(3).to_csv(tmp_path / "rows.csv", index=False)
+    words = ("predict", bundle.folder, "rows.csv", "--only-predictions")
+    done = run(tmp_path, *words)
+    assert [line.partition(",")[0] for line in done.stdout.splitlines()] == ["prediction", "setosa", "setosa", "setosa"]
+    assert not mark.exists()
+    refused = run(tmp_path, *words, "--engine", "native")
+    assert (refused.returncode, refused.stdout, mark.exists()) == (3, "", False)
+    run(tmp_path, *words, "--engine", "native", "--trust")
+    assert mark.exists()
 
 
 # What is printed
