@@ -93,7 +93,7 @@ def make_service(
     if golden:
         rows = [{"input": row, "output": output} for row, output in zip(examples, engine.answer(examples), strict=True)]
         (folder / "golden.json").write_text(json.dumps({"tolerance": 1e-6, "rows": rows}))
-    card = Card(framework="function", cls="tests.Function", library="modelport")
+    card = Card(framework="tests", cls="tests.Function", library="modelport")
     bundle = bundles.write(folder, name=name, card=card, signature=signature, model="model/model.bin", python="3.11", **about)
     service = Service(name, version, bundle, engine)
     if warm:

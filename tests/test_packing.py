@@ -317,7 +317,7 @@ def test_code_of_two_names_or_of_no_python_is_refused(notebook: Path, tmp_path: 
     (tmp_path / "sub").mkdir()
     for folder in (tmp_path, tmp_path / "sub"):
         (folder / "my_code.py").write_text("def clean(x):\n    return x\n")
-    with pytest.raises(UsageError, match=r"--code names two files called my_code\.py"):
+    with pytest.raises(UsageError, match=r"two files are to be code/my_code\.py in the bundle"):
         packed(notebook, tmp_path / "a", code=[tmp_path / "my_code.py", tmp_path / "sub" / "my_code.py"])
     (tmp_path / "my-code.py").write_text("def clean(x):\n    return x\n")
     with pytest.raises(UsageError, match="is no Python module"):

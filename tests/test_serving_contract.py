@@ -406,7 +406,7 @@ def test_the_root_is_a_page_to_a_browser_and_json_to_anything_else(client: httpx
     assert client.get("/", headers=browser).headers["content-type"] == "text/html; charset=utf-8"
     about = client.get("/").json()
     assert {key: about[key] for key in ("name", "version", "title", "framework", "engine")} == {
-        "name": "iris", "version": "3", "title": "iris", "framework": "function", "engine": "native",
+        "name": "iris", "version": "3", "title": "iris", "framework": "tests", "engine": "native",
     }  # fmt: skip
     assert Signature.from_dict(about["signature"]) == IRIS
     for name, path in about["endpoints"].items():

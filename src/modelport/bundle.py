@@ -4,7 +4,7 @@
     model/               the model file, as it came or in its framework's own format that runs no code
     model.onnx           the same model as ONNX, where its answers are proven to be the same
     parity.json          the evidence; or why there is no ONNX
-    code/                modules the model needs, if any
+    code/                modules the model needs and files that they read, if any
     example.json         a few input records
     golden.json          the same records with the answers they had when packed, and the tolerance
     baseline.json        per-field summary of the sample
@@ -47,6 +47,14 @@ _AGAIN = "A bundle never changes: pack again, or fetch it again."
 
 
 @dataclass(frozen=True)
+class Function:
+    """What one of a bundle's functions takes and gives, and what it says of itself."""
+
+    signature: Signature
+    description: str = ""
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A verified bundle in a folder. Made by `write` and `open_bundle` only."""
 
@@ -70,6 +78,8 @@ class Bundle:
     """git commit, whether it was dirty, sha256 of the training data, metrics."""
     trusted: tuple[str, ...] = ()
     """What the pickle imports beyond the allow-list, as whoever packed it accepted with --trust."""
+    functions: Mapping[str, Function] = field(default_factory=dict)
+    """Where the model is a file of functions: those beside the first, by name. The first one's signature is the bundle's."""
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Every other file: {"model/model.ubj": {"sha256": ..., "size": bytes}}."""
 
@@ -114,9 +124,23 @@ class Bundle:
         found = (line.split(" ")[0].partition("==") for line in lines if line and not line.startswith(("#", " ")))
         return [(name, version) for name, _, version in found]
 
+    @property
+    def function(self) -> str:
+        """The name of the function whose signature is the bundle's; "" where the model is no file of functions."""
+        return self.card.cls.rpartition(".")[2] if self.card.framework == "function" else ""
+
+    def golden(self, function: str = "") -> dict[str, Any] | None:
+        """The golden rows of one of its `functions`, or of the model: {"tolerance", "synthesised", "rows": [{"input", "output"}]}."""
+        golden = self.read_json("golden.json")
+        return golden if golden is None or not function else {**golden, **golden["functions"][function]}
+
     def to_dict(self) -> dict[str, Any]:
         """The manifest, with its digest."""
         raw = {slot.name: getattr(self, slot.name) for slot in fields(self) if slot.name != "folder"}
+        functions = {
+            name: {"signature": one.signature.to_dict(), "description": one.description} for name, one in raw.pop("functions").items()
+        }
+        raw |= {"functions": functions} if functions else {}
         return {"format": FORMAT, **raw, "card": asdict(self.card), "signature": self.signature.to_dict()}
 
     def write_tar(self, out: BinaryIO) -> None:
@@ -268,8 +292,13 @@ def _from_manifest(folder: Path, digest: str, manifest: dict[str, Any]) -> Bundl
         values["card"] = Card(**card)
         values["signature"] = Signature.from_dict(values["signature"], str(folder / MANIFEST))
         values["trusted"] = tuple(values["trusted"])
+        functions = values.get("functions", {})
+        values["functions"] = {
+            name: Function(Signature.from_dict(functions[name]["signature"], str(folder / MANIFEST)), functions[name]["description"])
+            for name in sorted(functions, key=values["card"].details.get("other_functions", []).index)
+        }
         bundle = Bundle(folder=folder, digest=digest, **values)
-    except (KeyError, TypeError, RecursionError, ModelportError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ModelportError) as error:
         raise BundleError(f"{folder / MANIFEST} is not a manifest: {error}", hint="Pack again with this Modelport.") from error
     if bundle.model not in bundle.files:
         raise BundleError(f"{folder / MANIFEST} names the model {bundle.model!r}, which is not among its files", hint=_AGAIN)

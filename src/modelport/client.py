@@ -19,8 +19,18 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from modelport import __version__, errors
-from modelport.errors import DeadlineExceeded, FieldError, InvalidInput, ModelportError, RequestError, Unavailable, UsageError, pointer
+from modelport import __version__
+from modelport.errors import (
+    DeadlineExceeded,
+    FieldError,
+    InvalidInput,
+    ModelportError,
+    RequestError,
+    Unavailable,
+    UsageError,
+    by_code,
+    pointer,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,25 +82,25 @@ class Client:
         self._http = httpx.Client(headers=headers, follow_redirects=False, transport=transport)
 
     @overload
-    def predict(self, inputs: Mapping[str, Any]) -> dict[str, Any]: ...
+    def predict(self, inputs: Mapping[str, Any], *, function: str = "predict") -> dict[str, Any]: ...
 
     @overload
-    def predict(self, inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]: ...
+    def predict(self, inputs: Sequence[Mapping[str, Any]], *, function: str = "predict") -> list[dict[str, Any]]: ...
 
     @overload
-    def predict(self, inputs: pd.DataFrame) -> pd.DataFrame: ...
+    def predict(self, inputs: pd.DataFrame, *, function: str = "predict") -> pd.DataFrame: ...
 
-    def predict(self, inputs: Any) -> Any:
+    def predict(self, inputs: Any, *, function: str = "predict") -> Any:
         """The answer to a record, the answers to a list of records, or those to a DataFrame as one with the same index.
 
-        Values may be those of numpy and pandas; NaN, NaT and NA are sent as null, times as ISO 8601. InvalidInput lists each wrong value;
-        its pointers begin with the row's position.
+        `function` is the name of the one to ask, where the service has several. Values may be those of numpy and pandas; NaN, NaT and NA
+        are sent as null, times as ISO 8601. InvalidInput lists each wrong value; its pointers begin with the row's position.
         """
         frame = _is_frame(inputs)
         if not (frame or isinstance(inputs, Mapping) or (isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes))):
             raise UsageError(f"predict() takes a record, a list of records or a DataFrame, not {type(inputs).__name__}")
         body = json.dumps(_plain(_records(inputs) if frame else inputs, ()), allow_nan=False).encode()
-        answer = self._ask("POST", f"{self._base}/predict", body)
+        answer = self._ask("POST", f"{self._base}/{quote(function, safe='')}", body)
         return _as_frame(answer, inputs) if frame else answer
 
     def info(self) -> dict[str, Any]:
@@ -212,7 +222,7 @@ def _error(response: httpx.Response, content: bytes) -> ModelportError:
         code = problem["type"].removeprefix("urn:modelport:")
     except (ValueError, KeyError, TypeError, AttributeError):
         problem, code = {}, ""
-    kind = _classes().get(code) or _by_status(response.status_code)
+    kind = by_code().get(code) or _by_status(response.status_code)
     text = problem.get("detail") or f"{response.url} answered {response.status_code} {response.reason_phrase}"
     hint = str(problem.get("hint", ""))
     error = InvalidInput(_field_errors(problem), hint=hint) if kind is InvalidInput else kind(str(text), hint=hint)
@@ -228,21 +238,10 @@ def _field_errors(problem: Mapping[str, Any]) -> list[FieldError]:
     return listed or [FieldError("", str(problem.get("detail", "the input does not fit the model")))]
 
 
-def _classes() -> dict[str, type[ModelportError]]:
-    """The classes of errors.py by code."""
-    found: dict[str, type[ModelportError]] = {}
-    waiting: list[type[ModelportError]] = [ModelportError]
-    while waiting:
-        kind = waiting.pop()
-        found.setdefault(kind.code, kind)
-        waiting.extend(other for other in kind.__subclasses__() if other.__module__ == errors.__name__)
-    return found
-
-
 def _by_status(status: int) -> type[ModelportError]:
     if status in _RETRIED:
         return Unavailable
-    kinds = {kind.status: kind for kind in _classes().values() if issubclass(kind, RequestError) and kind.status != 400}
+    kinds = {kind.status: kind for kind in by_code().values() if issubclass(kind, RequestError) and kind.status != 400}
     return kinds.get(status, RequestError if 400 <= status < 500 else ModelportError)
 
 

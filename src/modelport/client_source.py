@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelport.bundle import Bundle
-from modelport.signature import Field
+from modelport.signature import Field, Signature
 
 _MOST_CHOICES = 50
 _TAKEN = frozenset(dir(builtins)) | {
@@ -26,6 +26,8 @@ _TAKEN = frozenset(dir(builtins)) | {
     "Output",
 }
 """Names that an attribute must not hide from the annotations beside it."""
+_MODULES = frozenset({"os", "random", "time", "httpx", "overload", "Sequence", "field"})
+"""Names that the module itself uses: no function is called so."""
 
 _HEAD = '''\
 # Generated: formatters and linters leave it as it is.
@@ -37,9 +39,9 @@ Written by `modelport client {name}` from the model's signature. Write it again 
 
     import client
 
-    answer = client.predict(client.Input({example}))
+    answer = client.{function}(client.Input({example}))
 
-The service's address is MODELPORT_URL, or given to `predict`; its key, where it asks for one, MODELPORT_API_KEY.
+The service's address is MODELPORT_URL, or given to `{function}`; its key, where it asks for one, MODELPORT_API_KEY.
 """
 
 from __future__ import annotations
@@ -58,12 +60,12 @@ DIGEST = {digest}
 """The bundle this module was written from."""
 '''
 
-_TAIL = '''
+_ERROR = '''
 
 class PredictionError(Exception):
     """The service did not answer: `status` is that of HTTP, 0 when it was not reached.
 
-    `errors` lists each wrong value: {{"pointer": "/0/field", "detail": "expected ..."}}.
+    `errors` lists each wrong value: {"pointer": "/0/field", "detail": "expected ..."}.
     """
 
     def __init__(
@@ -79,61 +81,77 @@ class PredictionError(Exception):
         self.code = code
         self.errors = list(errors)
         self.request_id = request_id
+'''
+
+_CALL = '''
+
+@overload
+def {function}(
+    inputs: {input},
+    *,
+    url: str | None = None,
+    key: str | None = None,
+    timeout_s: float = 30.0,
+    retries: int = 3,
+    client: httpx.Client | None = None,
+) -> {output}: ...
 
 
 @overload
-def predict(
-    inputs: Input,
+def {function}(
+    inputs: Sequence[{input}],
     *,
     url: str | None = None,
     key: str | None = None,
     timeout_s: float = 30.0,
     retries: int = 3,
     client: httpx.Client | None = None,
-) -> Output: ...
+) -> list[{output}]: ...
 
 
-@overload
-def predict(
-    inputs: Sequence[Input],
+def {function}(
+    inputs: {input} | Sequence[{input}],
     *,
     url: str | None = None,
     key: str | None = None,
     timeout_s: float = 30.0,
     retries: int = 3,
     client: httpx.Client | None = None,
-) -> list[Output]: ...
-
-
-def predict(
-    inputs: Input | Sequence[Input],
-    *,
-    url: str | None = None,
-    key: str | None = None,
-    timeout_s: float = 30.0,
-    retries: int = 3,
-    client: httpx.Client | None = None,
-) -> Output | list[Output]:
+) -> {output} | list[{output}]:
     """The answer to one input, or the answers to several.
 
     `url` is the service's address, or that of one of its models: ".../models/{name}".
     A request that was not taken up is sent again, `retries` times at most. `client` is
     used instead of a new one for the call. Raises PredictionError.
     """
-    single = isinstance(inputs, Input)
-    body = inputs.to_json() if isinstance(inputs, Input) else [one.to_json() for one in inputs]
+    single = isinstance(inputs, {input})
+    body = inputs.to_json() if isinstance(inputs, {input}) else [one.to_json() for one in inputs]
+    answer = _ask("/{path}", body, url, key, timeout_s, retries, client)
+    return {output}.from_json(answer) if single else [{output}.from_json(one) for one in answer]
+'''
+
+_HTTP = '''
+
+def _ask(
+    path: str,
+    body: Any,
+    url: str | None,
+    key: str | None,
+    timeout_s: float,
+    retries: int,
+    client: httpx.Client | None,
+) -> Any:
     base = url or os.environ.get("MODELPORT_URL", "http://127.0.0.1:8000")
     key = key or os.environ.get("MODELPORT_API_KEY")
-    headers = {{"Accept": "application/json"}}
+    headers = {"Accept": "application/json"}
     if key:
-        headers["Authorization"] = f"Bearer {{key}}"
+        headers["Authorization"] = f"Bearer {key}"
     http = client or httpx.Client()
     try:
-        answer = _post(http, base.rstrip("/") + "/predict", body, headers, timeout_s, retries)
+        return _post(http, base.rstrip("/") + path, body, headers, timeout_s, retries)
     finally:
         if client is None:
             http.close()
-    return Output.from_json(answer) if single else [Output.from_json(one) for one in answer]
 
 
 def _post(
@@ -150,10 +168,10 @@ def _post(
             # No redirect is followed: it could lead the key to another host.
             response = http.post(url, json=body, headers=headers, timeout=timeout_s, follow_redirects=False)
         except httpx.TimeoutException as error:
-            raise PredictionError(f"{{url}} did not answer within {{timeout_s:g}} s") from error
+            raise PredictionError(f"{url} did not answer within {timeout_s:g} s") from error
         except httpx.TransportError as error:
             if attempt == retries:
-                raise PredictionError(f"{{url}} was not reached: {{error}}") from error
+                raise PredictionError(f"{url} was not reached: {error}") from error
             time.sleep(delay_s)
             continue
         if response.is_success:
@@ -174,8 +192,8 @@ def _error(response: httpx.Response) -> PredictionError:
     except ValueError:
         problem = None
     if not isinstance(problem, dict):
-        problem = {{}}
-    detail = problem.get("detail", f"{{response.url}} answered {{response.status_code}}")
+        problem = {}
+    detail = problem.get("detail", f"{response.url} answered {response.status_code}")
     return PredictionError(
         str(detail),
         response.status_code,
@@ -187,32 +205,52 @@ def _error(response: httpx.Response) -> PredictionError:
 
 
 def client_source(bundle: Bundle, version: str = "") -> str:
-    """The module's text: a dataclass for the input, one for the output, and `predict`. The same bundle gives the same text.
+    """The module's text: a dataclass for the input, one for the output, and `predict`; as much for each function where the bundle has some.
 
-    What a bundle says (names, choices, descriptions) stands in it only as string literals and in docstrings, escaped.
+    The same bundle gives the same text. What it says (names, choices, descriptions) stands there only as string literals and in docstrings,
+    escaped.
     """
-    signature = bundle.signature
-    inputs, outputs = attributes(signature.inputs), attributes(signature.outputs)
-    dated = any(field.kind == "datetime" for field in (*signature.inputs, *signature.outputs))
+    functions = {bundle.function or "predict": bundle.signature, **{name: one.signature for name, one in bundle.functions.items()}}
     parts: list[str] = []
-    named = _named_vectors(signature.outputs, outputs)
-    for name, field in named.items():
-        parts += [_typed_dict(name, field), "", ""]
-    parts += _input(signature.inputs, inputs)
-    parts += ["", "", *_output(signature.outputs, outputs, {field.name: name for name, field in named.items()})]
+    calls: list[str] = []
+    taken = {f"{_pascal(name)}{side}" for name in bundle.functions for side in ("Input", "Output")}
+    for name, signature in functions.items():
+        own = _pascal(name) if name in bundle.functions else ""
+        parts += ["", "", *_classes(signature, own, taken)] if parts else _classes(signature, own, taken)
+        called = f"{name}_" if name in _TAKEN | _MODULES else name
+        calls.append(_CALL.format(function=called, path=name, input=f"{own}Input", output=f"{own}Output", name=bundle.name))
     body = "\n".join(parts)
-    typing = [name for name in ("Any", "Literal", "TypedDict") if re.search(rf"\b{name}\b", body + _TAIL)] + ["overload"]
+    fields = [field for signature in functions.values() for field in (*signature.inputs, *signature.outputs)]
+    inputs = attributes(bundle.signature.inputs)
+    typing = [name for name in ("Any", "Literal", "TypedDict") if re.search(rf"\b{name}\b", body + _ERROR)] + ["overload"]
     ref = f"{bundle.name}:{version}" if version else bundle.name
     head = _HEAD.format(
         title=_prose(f"A typed client for {ref}{': ' + bundle.title if bundle.title else ''}."),
         name=bundle.name,
-        example=f"{inputs[signature.inputs[0].name]}=..." + (", ..." if len(inputs) > 1 else "") if inputs else "",
-        imports="from datetime import datetime\n" if dated else "",
+        function=next(iter(functions)),
+        example=f"{inputs[bundle.signature.inputs[0].name]}=..." + (", ..." if len(inputs) > 1 else "") if inputs else "",
+        imports="from datetime import datetime\n" if any(field.kind == "datetime" for field in fields) else "",
         typing=", ".join(typing),
         name_literal=literal(bundle.name),
         digest=literal(bundle.digest),
     )
-    return head + "\n\n" + body + "\n" + _TAIL.format(name=bundle.name)
+    return head + "\n\n" + body + "\n" + _ERROR + "".join(calls) + _HTTP
+
+
+def _classes(signature: Signature, own: str, taken: set[str]) -> list[str]:
+    """The classes of what one function takes and gives; their names begin with `own`. The names of others are `taken`."""
+    inputs, outputs = attributes(signature.inputs), attributes(signature.outputs)
+    named = _named_vectors(signature.outputs, outputs, taken)
+    taken |= named.keys()
+    parts: list[str] = []
+    for name, field in named.items():
+        parts += [_typed_dict(name, field), "", ""]
+    parts += _input(signature.inputs, inputs, f"{own}Input")
+    return [*parts, "", "", *_output(signature.outputs, outputs, {field.name: name for name, field in named.items()}, f"{own}Output")]
+
+
+def _pascal(name: str) -> str:
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
 
 
 def attributes(fields: Sequence[Field]) -> dict[str, str]:
@@ -255,11 +293,11 @@ def _prose(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
 
 
-def _input(fields: Sequence[Field], names: dict[str, str]) -> list[str]:
-    ordered = [field for field in fields if not field.nullable] + [field for field in fields if field.nullable]
-    lines = ["@dataclass(frozen=True, kw_only=True)", "class Input:", '    """What the model takes."""', ""]
+def _input(fields: Sequence[Field], names: dict[str, str], cls: str) -> list[str]:
+    ordered = sorted(fields, key=_may_be_left_out)
+    lines = ["@dataclass(frozen=True, kw_only=True)", f"class {cls}:", '    """What the model takes."""', ""]
     for field in ordered:
-        default = " = None" if field.nullable else ""
+        default = f" = {_default(field)}" if _may_be_left_out(field) else ""
         lines += [f"    {names[field.name]}: {_annotation(field)}{default}", *_doc(field, names[field.name])]
     lines += ["", "    def to_json(self) -> dict[str, Any]:", '        """The record as the service takes it."""']
     if not fields:
@@ -273,8 +311,19 @@ def _input(fields: Sequence[Field], names: dict[str, str]) -> list[str]:
     return [*lines, "        }"]
 
 
-def _output(fields: Sequence[Field], names: dict[str, str], vectors: dict[str, str]) -> list[str]:
-    lines = ["@dataclass(frozen=True, kw_only=True)", "class Output:", '    """What the model answers."""', ""]
+def _may_be_left_out(field: Field) -> bool:
+    """Whether its attribute has a default: a dataclass takes none that can change."""
+    return field.optional and not isinstance(field.default, list | dict)
+
+
+def _default(field: Field) -> str:
+    if field.kind == "datetime" and field.default is not None:
+        return f"datetime.fromisoformat({literal(field.default)})"
+    return literal(field.default)
+
+
+def _output(fields: Sequence[Field], names: dict[str, str], vectors: dict[str, str], cls: str) -> list[str]:
+    lines = ["@dataclass(frozen=True, kw_only=True)", f"class {cls}:", '    """What the model answers."""', ""]
     for field in fields:
         vector = vectors.get(field.name)
         annotation = _annotation(field) if vector is None else vector + (" | None" if field.nullable else "")
@@ -282,7 +331,7 @@ def _output(fields: Sequence[Field], names: dict[str, str], vectors: dict[str, s
     lines += [
         "",
         "    @classmethod",
-        "    def from_json(cls, record: dict[str, Any]) -> Output:",
+        f"    def from_json(cls, record: dict[str, Any]) -> {cls}:",
         '        """Out of the record that the service gives."""',
     ]
     if not fields:
@@ -296,14 +345,14 @@ def _output(fields: Sequence[Field], names: dict[str, str], vectors: dict[str, s
     return [*lines, "        )"]
 
 
-def _named_vectors(fields: Sequence[Field], names: dict[str, str]) -> dict[str, Field]:
-    """A TypedDict's name for each output that is an object of numbers by class."""
+def _named_vectors(fields: Sequence[Field], names: dict[str, str], taken: set[str]) -> dict[str, Field]:
+    """A TypedDict's name for each output that is an object of numbers by class; none of those that are `taken`."""
     vectors: dict[str, Field] = {}
     for field in fields:
         if field.shape and field.choices and len(field.choices) <= _MOST_CHOICES:
-            name = "".join(part[:1].upper() + part[1:] for part in names[field.name].split("_"))
-            if name in {"PredictionError", "Sequence", *_TAKEN, *vectors, *names.values()}:
-                name = f"Vector{len(vectors)}"
+            name = _pascal(names[field.name])
+            if name in {"PredictionError", "Sequence", *_TAKEN, *vectors, *taken, *names.values()}:
+                name = f"Vector{len(vectors) + len(taken)}"
             vectors[name] = field
     return vectors
 

@@ -128,10 +128,19 @@ def load_onnx(path: Path, signature: Signature) -> Engine:
     return Engine(plugins.framework("onnx"), graph, signature, Signature(signature.inputs, tuple(outputs)), "onnx")
 
 
+def load_functions(bundle: Bundle) -> dict[str, Engine]:
+    """The functions that the bundle has beside the first, by name. As `load`."""
+    module = bundle.card.cls.rpartition(".")[0]
+    return {
+        name: load_model(bundle.model_path, replace(bundle.card, cls=f"{module}.{name}"), function.signature, bundle.code_folder)
+        for name, function in bundle.functions.items()
+    }
+
+
 def load_model(path: Path, card: Card, signature: Signature | None = None, code: Path | None = None) -> Engine:
     """A model file in memory, with the modules in the folder `code` at hand; `signature` is the model's own where none is given."""
     framework = plugins.framework(card.framework)
-    with _at_hand(code):
+    with _at_hand(code, path):
         model = framework.load(path, card)
     return engine_of(framework, model, card, signature)
 
@@ -346,18 +355,19 @@ _brought: dict[str, bytes] = {}
 
 
 @contextmanager
-def _at_hand(code: Path | None) -> Iterator[None]:
+def _at_hand(code: Path | None, model: Path | None = None) -> Iterator[None]:
     """While a model is loaded: the modules in `code` are imported, and `__main__` holds their names and no others.
 
     A function written in a notebook or script is pickled as `__main__.name`, so that two models may well mean two functions by one name;
     each finds its own. The modules stay imported, as the model may need them later. UsageError when another module has the name of one.
+    A `model` that is itself one of the files there is left to its framework.
     """
     with _loading:
         if code is None:
             yield
             return
         script = ModuleType("__main__")
-        for module in _imported(code):
+        for module in _imported(code, model):
             for name, value in vars(module).items():
                 if not name.startswith("__"):
                     vars(script).setdefault(name, value)
@@ -369,8 +379,8 @@ def _at_hand(code: Path | None) -> Iterator[None]:
             sys.modules["__main__"] = before
 
 
-def _imported(code: Path) -> list[ModuleType]:
-    sources = {path.stem: path.read_bytes() for path in sorted(code.glob("*.py"))}
+def _imported(code: Path, model: Path | None) -> list[ModuleType]:
+    sources = {path.stem: path.read_bytes() for path in sorted(code.glob("*.py")) if path != model}
     for name, source in sources.items():
         loaded = sys.modules.get(name)
         if name in sys.stdlib_module_names or (loaded is not None and _source(loaded) != source):
@@ -407,19 +417,22 @@ def _source(module: ModuleType) -> bytes | None:
         return None
 
 
-def verify_golden(engine: AnyEngine, bundle: Bundle) -> int:
-    """Reproduce the bundle's golden rows; how many they were. GoldenMismatch names the first row and value that differ.
+def verify_golden(engine: AnyEngine, bundle: Bundle, function: str = "") -> int:
+    """Reproduce the golden rows of the bundle, or of one of its functions; how many they were.
 
-    They are the answers of the model's own library, from which those of ONNX may differ as much as they might when it was converted.
+    They are the answers of the model's own library, from which those of ONNX may differ as much as they might when it was converted. Those
+    of a function that answered differently when it was asked twice have no tolerance: they are asked, and not compared. GoldenMismatch
+    names the first row and value that differ.
     """
-    golden, parity = bundle.read_json("golden.json"), bundle.parity()
-    if golden is None:
-        return 0
+    parity = bundle.parity()
     try:
+        golden = bundle.golden(function)
+        if golden is None:
+            return 0
         inputs = [row["input"] for row in golden["rows"]]
         recorded = [row["output"] for row in golden["rows"]]
-        tolerance = float(golden["tolerance"])
-        if parity and engine.name != "native":
+        tolerance = None if golden["tolerance"] is None else float(golden["tolerance"])
+        if parity and engine.name != "native" and tolerance is not None:
             tolerance = max(tolerance, float(parity["tolerance"]))
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"golden.json of {bundle.name!r} holds no rows with an input and an output", hint="Pack again.") from error
@@ -428,7 +441,7 @@ def verify_golden(engine: AnyEngine, bundle: Bundle) -> int:
     except InvalidInput as error:
         raise GoldenMismatch(f"golden rows of {bundle.name!r} do not fit its signature: {error.message}") from error
     for index, (output, answer) in enumerate(zip(recorded, answers, strict=True)):
-        differs = difference(output, answer, tolerance)
+        differs = difference(output, answer, tolerance) if tolerance is not None else ""
         if differs:
             raise GoldenMismatch(
                 f"golden row {index} of {bundle.name!r} answers differently now: {differs}",

@@ -309,6 +309,17 @@ class DeadlineExceeded(RequestError):
     status = 504
 
 
+def by_code() -> dict[str, type[ModelportError]]:
+    """The classes of this module by code."""
+    found: dict[str, type[ModelportError]] = {}
+    waiting: list[type[ModelportError]] = [ModelportError]
+    while waiting:
+        kind = waiting.pop()
+        found.setdefault(kind.code, kind)
+        waiting.extend(other for other in kind.__subclasses__() if other.__module__ == __name__)
+    return found
+
+
 def pointer(*parts: str | int) -> str:
     """An RFC 6901 JSON pointer to `parts`, from the root of the body; no parts is the root itself, ''."""
     path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)

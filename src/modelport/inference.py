@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from modelport import pictures, preprocessing
+from modelport import preprocessing
 from modelport.errors import SignatureError
 from modelport.frameworks import Card
 from modelport.preprocessing import Preprocessing
 from modelport.samples import Sample
-from modelport.signature import MAX_INTEGER, MAX_NUMBER, Columns, Field, Signature, WrongValue, check, did_you_mean, to_array
+from modelport.signature import MAX_INTEGER, MAX_NUMBER, Columns, Field, Signature, WrongValue, check, did_you_mean, made_example, to_array
 
 ASK = "Give --sample FILE with a few real input rows, or state the fields with --schema FILE."
 _MAGNITUDES = (MAX_NUMBER, 1e150, 3.4028234663852886e38, 1e30, 1e18, 1e12, 1e9, 1e6)
 _PROBE_ROWS = 64
+EXACT = frozenset({"function", "lookup"})
+"""Frameworks whose models say exactly what their fields are: a sample knows no better, and no larger numbers are tried."""
 
 
 def infer(described: Signature, card: Card, sample: Sample | None, stated: Signature | None, outputs: Sequence[str] = ()) -> Signature:
@@ -31,7 +33,7 @@ def infer(described: Signature, card: Card, sample: Sample | None, stated: Signa
     stated = stated or Signature((), ())
     inputs = list(described.inputs)
     if sample is not None:
-        inputs = _with_sample(inputs, sample, named=_named(card, described))
+        inputs = _with_sample(inputs, sample, named=_named(card, described), exact=card.framework in EXACT)
     inputs = _with_stated(inputs, stated.inputs, named=_named(card, described) or (sample is not None and sample.named))
     unknown = [field.name for field in inputs if field.kind == "unknown"]
     if unknown or not inputs:
@@ -116,7 +118,7 @@ def _named(card: Card, described: Signature) -> bool:
     return bool(card.features) or [field.name for field in described.inputs] not in (made_up, ["text"], ["image"])
 
 
-def _with_sample(inputs: list[Field], sample: Sample, *, named: bool) -> list[Field]:
+def _with_sample(inputs: list[Field], sample: Sample, *, named: bool, exact: bool) -> list[Field]:
     if not inputs:
         return list(sample.fields)
     if named and sample.named:
@@ -126,19 +128,19 @@ def _with_sample(inputs: list[Field], sample: Sample, *, named: bool) -> list[Fi
         inputs = [
             field if field.name in by_name else replace(field, name=as_kept.get(_as_kept(field.name), field.name)) for field in inputs
         ]
-        missing = [field.name for field in inputs if field.name not in by_name]
+        missing = [field.name for field in inputs if field.name not in by_name and not (exact and field.optional)]
         if missing:
             near = did_you_mean(missing[0], by_name)
             hint = f"Its columns: {', '.join(list(by_name)[:12])}."
             raise SignatureError(f"the sample has no column {missing[0]!r}, which the model wants{near}", hint=hint)
-        return [_refined(field, by_name[field.name]) for field in inputs]
+        return [_refined(field, by_name[field.name], exact=exact) if field.name in by_name else field for field in inputs]
     if len(inputs) != len(sample.fields):
         raise SignatureError(
             f"the sample has {len(sample.fields)} columns, the model takes {len(inputs)}",
             hint="When one of them is what the model predicts, name it with --target.",
         )
     return [
-        _refined(replace(field, name=theirs.name if sample.named else field.name), theirs)
+        _refined(replace(field, name=theirs.name if sample.named else field.name), theirs, exact=exact)
         for field, theirs in zip(inputs, sample.fields, strict=True)
     ]
 
@@ -147,7 +149,7 @@ def _as_kept(name: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
-def _refined(field: Field, sampled: Field) -> Field:
+def _refined(field: Field, sampled: Field, *, exact: bool) -> Field:
     """The model's field with what the sample knows better: its kind among numbers, its known strings, a real example."""
     example = sampled.example
     if field.kind == "image":
@@ -159,6 +161,8 @@ def _refined(field: Field, sampled: Field) -> Field:
         return replace(field, example=example)
     if field.kind == "unknown":
         return replace(sampled, name=field.name, description=field.description)
+    if exact:
+        return field if example is None else replace(field, example=example)
     if field.kind in ("number", "integer", "boolean") and not field.shape:
         if sampled.kind not in ("number", "integer", "boolean", "unknown"):
             raise SignatureError(
@@ -192,12 +196,13 @@ def _with_stated(inputs: list[Field], stated: Sequence[Field], *, named: bool) -
 
 
 def _overridden(field: Field, stated: Field) -> Field:
-    """What is stated, with what is not stated kept from the model: its dtype, shape and example."""
+    """What is stated, with what is not stated kept from the model: its dtype, shape, example and default."""
     if stated.kind == "image":
         said = {} if stated.preprocessing is None else stated.preprocessing.to_dict()
         made = _image(field, said)
         return replace(stated, preprocessing=made.preprocessing, example=stated.example or made.example)
-    kept = {key: getattr(field, key) for key in ("example", "description", "choices") if not getattr(stated, key)}
+    unstated = ("example", "description", "choices", *(("default", "schema") if stated.kind == field.kind else ()))
+    kept = {key: getattr(field, key) for key in unstated if not getattr(stated, key)}
     if stated.kind not in ("category", "string"):
         kept.pop("choices", None)
     same = stated.kind == field.kind
@@ -234,20 +239,7 @@ def _with_example(field: Field, stated: Field | None = None) -> Field:
                 raise SignatureError(f"the example of field {field.name!r}: {wrong}", hint="Correct it in the schema.") from wrong
         else:
             return field
-    made: Mapping[str, Any] = {
-        "boolean": False,
-        "string": "text",
-        "text": "some text",
-        "image": pictures.to_base64(pictures.example()),
-        "datetime": "2024-01-01T00:00:00Z",
-        "json": {},
-    }
-    if field.shape:
-        return replace(field, example=np.zeros([abs(size) for size in field.shape]).tolist())
-    if field.kind in ("number", "integer"):
-        nearest = min(max(0, field._lowest()), field._highest())
-        return replace(field, example=nearest if field.kind == "integer" else float(nearest))
-    return replace(field, example=field.choices[0] if field.choices else made.get(field.kind))
+    return replace(field, example=made_example(field))
 
 
 def with_computable_range(signature: Signature, predict: Callable[[Columns], Columns]) -> Signature:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from modelport import bundle as bundles
-from modelport import engines, gates, inference, inspection, plugins, samples
+from modelport import code_files, engines, gates, inference, inspection, plugins, samples
 from modelport.bundle import Bundle
 from modelport.conversion import old
 from modelport.errors import (
@@ -70,7 +70,9 @@ class Options:
     output: Sequence[str] = ()
     """Names for the model's outputs, in order."""
     code: Sequence[str | Path] = ()
-    """Python files that define what the pickle needs."""
+    """Python files that define what the pickle needs. Modules beside a .py file that it imports come along by themselves."""
+    include: Sequence[str | Path] = ()
+    """Files and folders below the model's own that its code reads: there at the same place in the bundle."""
     metric: Mapping[str, float] = field(default_factory=dict)
     data: Sequence[str | Path] = ()
     """Training data, of which the sha256 is kept."""
@@ -89,7 +91,7 @@ class Options:
     """Where a model is loaded that another version of its library wrote: "auto", an environment made for it; "none"; or a Python's path."""
 
     def __post_init__(self) -> None:
-        for key in ("output", "code", "data"):
+        for key in ("output", "code", "include", "data"):
             value = getattr(self, key)
             object.__setattr__(self, key, (value,) if isinstance(value, str | os.PathLike) else tuple(value))
         object.__setattr__(self, "metric", {name: _metric(name, value) for name, value in self.metric.items()})
@@ -130,25 +132,28 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
     name = bundles.check_name(options.name or _slug(path.stem))
     seen = inspection.inspect(path)
     card = seen.card
-    code = [Path(file) for file in options.code]
+    parts = code_files.collect(path, options.code, options.include)
     gates.check_python(path, seen.python)
-    trusted = gates.check_trust(path, card, seen.refused, trust=options.trust, code=code)
+    trusted = gates.check_trust(path, card, seen.refused, trust=options.trust, code=code_files.modules(parts))
     if card is None:
         raise ModelFileError(f"{path} holds no model that is known here", hint=f"`modelport inspect {path}` says what it holds.")
-    code_folder = _copy_code(code, folder)
+    code_folder = code_files.copy(parts, folder)
 
+    at = folder / "code" / path.name if path in parts.values() else path
     card = _labelled(card, options.labels)
-    with _loaded(path, seen, card, options, code_folder, told) as (engine, python):
+    with _loaded(at, seen, card, options, code_folder, told) as (engine, python):
         described = inference.pictured(engine.described, options.image)
         sample = _sample(options, pictures=any(one.kind == "image" for one in described.inputs))
         signature = inference.infer(described, card, sample, _stated(options.schema), options.output)
         _check_labels(signature, card)
         engine = replace(engine, signature=signature)
-        signature = inference.with_computable_range(signature, engine.predict)
-        engine = replace(engine, signature=signature)
+        if card.framework not in inference.EXACT:
+            signature = inference.with_computable_range(signature, engine.predict)
+            engine = replace(engine, signature=signature)
+        others = _functions(at, card, code_folder)
 
-        model = _write_model(engine, path, card, folder)
-        _write_rows(engine, sample, folder)
+        model = f"code/{path.name}" if at != path else _write_model(engine, path, card, folder)
+        _write_rows(engine, card, sample, folder, others)
         needed = engine.framework.requirements(engine.model, card)
         requirements = _pins((*needed, "pillow") if any(one.kind == "image" for one in signature.inputs) else needed)
     story = "" if options.trust_version else gates.other_version(card)
@@ -167,10 +172,11 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
         created=_created(lineage),
         title=options.title,
         subtitle=options.subtitle,
-        description=options.description,
+        description=options.description or str(card.details.get("doc", "")),
         labels=dict(options.label),
         lineage=lineage,
         trusted=trusted,
+        functions={name: bundles.Function(one.signature, getattr(one.model, "doc", "")) for name, one in others.items()},
     )
     engines.verify_golden(engines.load(written), written)
     return written
@@ -208,6 +214,17 @@ def load(path: Path, card: Card, code: Path | None = None) -> engines.Engine:
         if contents.format in inspection.PICKLES:
             return engines.engine_of(framework, framework.rebuild(contents, card), card)
     return engines.load_model(path, card, code=code)
+
+
+def _functions(at: Path, card: Card, code: Path | None) -> dict[str, engines.Engine]:
+    """The other functions of a file of functions."""
+    module = card.cls.rpartition(".")[0]
+    others = {}
+    for name in card.details.get("other_functions", ()):
+        own = replace(card, cls=f"{module}.{name}", features=())
+        other = engines.load_model(at, own, code=code)
+        others[name] = replace(other, signature=inference.infer(other.described, own, None, None))
+    return others
 
 
 def read_schema(path: Path) -> Signature:
@@ -296,20 +313,6 @@ def _stated(schema: Any) -> Signature | None:
     return Signature.from_dict(schema) if isinstance(schema, Mapping) else read_schema(Path(schema))
 
 
-def _copy_code(code: Sequence[Path], folder: Path) -> Path | None:
-    if not code:
-        return None
-    target = folder / "code"
-    target.mkdir()
-    for path in code:
-        if (target / path.name).exists():
-            raise UsageError(f"--code names two files called {path.name}", hint="Give one of them another name.")
-        if path.suffix != ".py" or not path.stem.isidentifier():
-            raise UsageError(f"--code {path} is no Python module", hint="--code takes the .py file that defines what the model needs.")
-        shutil.copyfile(path, target / path.name)
-    return target
-
-
 def _write_model(engine: engines.Engine, path: Path, card: Card, folder: Path) -> str:
     """The model into folder/model: in its library's format that runs no code where there is one, else the file as it came."""
     target = folder / "model"
@@ -321,26 +324,39 @@ def _write_model(engine: engines.Engine, path: Path, card: Card, folder: Path) -
     return f"model/{saved}"
 
 
-def _write_rows(engine: engines.Engine, sample: Sample | None, folder: Path) -> None:
+def _write_rows(engine: engines.Engine, card: Card, sample: Sample | None, folder: Path, others: Mapping[str, engines.Engine]) -> None:
     """example.json, golden.json and, when there is a sample, baseline.json."""
-    names = [one.name for one in engine.signature.inputs]
-    inputs = [engine.signature.example()] if sample is None else _golden_inputs(engine, sample, names)
-    try:
-        outputs = engine.answer(inputs)
-    except (ModelFailed, ModelContract, InvalidInput) as error:
-        made = "the example made from its signature" if sample is None else "rows of the sample"
-        hint = inference.ASK if sample is None else "Does the model want something else than the sample's columns, or a step before it?"
-        raise ModelFailed(f"the model does not answer {made}: {error.message}", hint=hint) from error
-    rows = [{"input": given, "output": answer} for given, answer in zip(inputs, outputs, strict=True)]
+    names = [one.name for one in engine.signature.inputs if sample is None or one.name in sample.columns]
+    function = card.cls.rpartition(".")[2] if card.framework == "function" else ""
+    golden = _golden(engine, sample, names, function)
+    if others:
+        golden["functions"] = {name: _golden(other, None, (), name) for name, other in others.items()}
     shown = 1 if any(one.kind == "image" for one in engine.signature.inputs) else 5
-    _write_json(folder / "example.json", inputs[:shown])
-    _write_json(folder / "golden.json", {"tolerance": TOLERANCE, "synthesised": sample is None, "rows": rows})
+    _write_json(folder / "example.json", [row["input"] for row in golden["rows"][:shown]])
+    _write_json(folder / "golden.json", golden)
     if sample is not None:
         limit = max(1, _BASELINE_VALUES // max(1, len(names)))
-        nullable = [replace(one, nullable=True) for one in engine.signature.inputs]
+        nullable = [replace(one, nullable=True) for one in engine.signature.inputs if one.name in sample.columns]
         seen = [one for one in nullable if one.kind != "image"]
         columns = {one.name: to_array(one, sample.columns[one.name][:limit]) for one in seen}
         _write_json(folder / "baseline.json", samples.baseline(seen, columns))
+
+
+def _golden(engine: engines.Engine, sample: Sample | None, names: Sequence[str], function: str) -> dict[str, Any]:
+    """Rows with the answers that they get from the model, or from the `function` of that name. ModelFailed when they get none."""
+    inputs = [engine.signature.example()] if sample is None else _golden_inputs(engine, sample, names)
+    try:
+        outputs = engine.answer(inputs)
+        again = engine.answer(inputs) if function else outputs
+    except (ModelFailed, ModelContract, InvalidInput) as error:
+        made = "the example made from its signature" if sample is None else "rows of the sample"
+        hint = inference.ASK if sample is None else "Does the model want something else than the sample's columns, or a step before it?"
+        if function and sample is None:
+            hint = f"Give its parameters defaults that it answers, or Annotated[..., msgspec.Meta(examples=[...])]. {inference.ASK}"
+        raise ModelFailed(f"{f'{function}()' if function else 'the model'} does not answer {made}: {error.message}", hint=hint) from error
+    rows = [{"input": given, "output": answer} for given, answer in zip(inputs, outputs, strict=True)]
+    steady = not engines.difference(outputs, again, TOLERANCE)
+    return {"tolerance": TOLERANCE if steady else None, "synthesised": sample is None, "rows": rows}
 
 
 def _golden_inputs(engine: engines.Engine, sample: Sample, names: Sequence[str]) -> list[dict[str, Any]]:

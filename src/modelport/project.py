@@ -43,7 +43,7 @@ from modelport.signature import Signature, did_you_mean
 FILE = "modelport.toml"
 _TEXT = ("name", "target", "title", "subtitle", "description")
 _PATH = ("model", "sample", "schema", "labels")
-_PATHS = ("code", "data")
+_PATHS = ("code", "include", "data")
 _LISTS = ("output",)
 _TABLES = ("metric", "label")
 KEYS = (*_TEXT, *_PATH, *_PATHS, *_LISTS, *_TABLES, "image", "inputs", "outputs")

@@ -79,7 +79,8 @@ class Field:
     `choices` are the only values a category may have; the values a string is known to have (others are taken too); or, for a vector of
     numbers, the names of its elements, in which case it is an object in JSON. `shape` is that of one row: () is a single value.
     `minimum` and `maximum` are inclusive. `preprocessing` says what the model takes of an image, and so the shape of its column;
-    None is a picture as it is, of any size.
+    None is a picture as it is, of any size. A field with a `default` may be left out. `schema` is the JSON Schema of a value, where it says
+    more than the kind.
     """
 
     name: str
@@ -93,6 +94,8 @@ class Field:
     example: Any = None
     description: str = ""
     preprocessing: Preprocessing | None = None
+    default: Any = None
+    schema: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -105,6 +108,23 @@ class Field:
             raise SignatureError(f"the image {self.name!r} has a shape", hint="Its size stands in its preprocessing: height and width.")
         if _SURROGATE.search(self.name):
             raise SignatureError(f"the name of field {self.name!r} holds half of a surrogate pair, which is not text")
+        if self.default is not None:
+            try:
+                check(self, self.default)
+            except WrongValue as wrong:
+                raise SignatureError(
+                    f"the default of field {self.name!r}: {wrong}", hint="A default is a value that the field takes."
+                ) from wrong
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may be left out of a record."""
+        return self.nullable or self.default is not None
+
+    @property
+    def absent(self) -> Any:
+        """What stands in the column where it is left out."""
+        return None if self.default is None else check(self, self.default)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, leaving out what is not set."""
@@ -149,7 +169,9 @@ class Field:
     def json_schema(self) -> dict[str, Any]:
         """The JSON Schema (2020-12) of one value of this field."""
         schema = self._array_schema() if self.shape else self._scalar_schema()
-        if self.nullable and self.kind == "category":
+        if self.nullable and self.schema is not None:
+            schema = {"anyOf": [schema, {"type": "null"}]}
+        elif self.nullable and self.kind == "category":
             schema["enum"].append(None)
         elif self.nullable and "type" in schema:
             schema["type"] = [schema["type"], "null"]
@@ -157,11 +179,21 @@ class Field:
             schema["description"] = self.description
         if self.example is not None:
             schema["examples"] = [self.example]
+        if self.default is not None:
+            schema["default"] = self.default
         return schema
 
     def _scalar_schema(self) -> dict[str, Any]:
+        if self.schema is not None:
+            return dict(self.schema)
         if self.kind == "number":
-            return {"type": "number", "minimum": self._lowest(), "maximum": self._highest()}
+            low, high = self._lowest(), self._highest()
+            above, below = _excluded(low, -math.inf), _excluded(high, math.inf)
+            return {
+                "type": "number",
+                **({"minimum": low} if above is None else {"exclusiveMinimum": above}),
+                **({"maximum": high} if below is None else {"exclusiveMaximum": below}),
+            }
         if self.kind == "integer":
             return {"type": "integer", "minimum": self._lowest(), "maximum": self._highest()}
         if self.kind == "category":
@@ -252,6 +284,7 @@ _STATED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "minimum": ("a finite number", _is_finite),
     "maximum": ("a finite number", _is_finite),
     "description": ("a string", lambda value: isinstance(value, str)),
+    "schema": ("a table: the JSON Schema of the value", lambda value: isinstance(value, Mapping)),
 }
 """What may be stated of a field: in words, and as a test."""
 
@@ -312,7 +345,7 @@ class Signature:
 
     def input_schema(self) -> dict[str, Any]:
         """The JSON Schema of one input record."""
-        return _record_schema(self.inputs, [field.name for field in self.inputs if not field.nullable])
+        return _record_schema(self.inputs, [field.name for field in self.inputs if not field.optional])
 
     def output_schema(self) -> dict[str, Any]:
         """The JSON Schema of one output record."""
@@ -324,34 +357,24 @@ class Signature:
         Pointers begin with the record's index unless `single` says that the body was one record. Reading stops at MAX_ERRORS.
         """
         errors: list[FieldError] = []
-        values: dict[str, list[Any]] = {field.name: [] for field in self.inputs}
+        rows: list[list[Any]] = []
         for index, record in enumerate(records):
             if len(errors) >= MAX_ERRORS:
                 break
-            at: tuple[str | int, ...] = () if single else (index,)
-            if not isinstance(record, Mapping):
-                detail = f"expected an object with the fields {_listed(list(values))}, got {_typed(record)}"
-                errors.append(FieldError(pointer(*at), detail, "an object", _short(record)))
-                continue
-            _refuse_unknown(record, values, at, errors)
-            for field in self.inputs:
-                if field.name not in record and not field.nullable:
-                    errors.append(FieldError(pointer(*at, field.name), f"is missing: expected {field.expected()}", field.expected()))
-                    continue
-                try:
-                    values[field.name].append(_read(field, record.get(field.name), at))
-                except WrongValue as wrong:
-                    detail = wrong.detail(errors)
-                    errors.append(FieldError(pointer(*at, field.name), detail, field.expected(), _short(record[field.name])))
+            rows.append(check_record(self.inputs, record, () if single else (index,), errors))
+        columns = {field.name: [row[place] for row in rows if row] for place, field in enumerate(self.inputs)}
         for field in self.inputs:
-            values[field.name] = _decoded(field, values[field.name], errors) if field.kind == "image" else values[field.name]
+            columns[field.name] = _decoded(field, columns[field.name], errors) if field.kind == "image" else columns[field.name]
         if errors:
             raise InvalidInput(errors)
-        return {field.name: to_array(field, values[field.name]) for field in self.inputs}
+        return {field.name: to_array(field, columns[field.name]) for field in self.inputs}
 
-    def columns_from_text(self, cells: Mapping[str, Sequence[str]], *, first_row: int = 0) -> Columns:
-        """Columns of CSV cells as columns. InvalidInput lists every wrong cell; its pointers count rows from `first_row`."""
-        errors = self._header_errors(cells)
+    def columns_from_text(self, cells: Mapping[str, Sequence[str]], *, first_row: int = 0, single: bool = False) -> Columns:
+        """Columns of CSV cells as columns. InvalidInput lists every wrong cell; its pointers count rows from `first_row`.
+
+        `single` says that there is one row, and no row in the pointers.
+        """
+        errors = self._header_errors(cells, missing="is missing" if single else "the column is missing")
         arrays = {}
         for field in self.inputs:
             values: list[Any] = []
@@ -361,28 +384,28 @@ class Signature:
                 try:
                     values.append(check(field, from_cell(field, cell)))
                 except WrongValue as wrong:
-                    detail = wrong.detail(errors)
-                    errors.append(FieldError(pointer(first_row + index, field.name), detail, field.expected(), _short(cell)))
+                    detail, at = wrong.detail(errors), () if single else (first_row + index,)
+                    errors.append(FieldError(pointer(*at, field.name), detail, field.expected(), _short(cell)))
             if not errors:
-                rows = max((len(column) for column in cells.values()), default=0)
-                arrays[field.name] = to_array(field, values if field.name in cells else [None] * rows)
+                rows = max((len(column) for column in cells.values()), default=int(single))
+                arrays[field.name] = to_array(field, values if field.name in cells else [field.absent] * rows)
         if errors:
             raise InvalidInput(errors)
         return arrays
 
-    def _header_errors(self, header: Iterable[str]) -> list[FieldError]:
+    def _header_errors(self, header: Iterable[str], missing: str) -> list[FieldError]:
         names = tuple(field.name for field in self.inputs)
         given, known = set(header), set(names)
         unknown: list[FieldError] = []
         for name in islice((name for name in header if name not in known), MAX_ERRORS):
             near = did_you_mean(name, names) if len(unknown) < _MAX_SUGGESTIONS else ""
             unknown.append(FieldError(pointer(name), f"there is no field {_shown(name)}{near}", f"one of {_listed(names)}"))
-        missing = [
-            FieldError(pointer(field.name), "the column is missing", field.expected())
+        absent = [
+            FieldError(pointer(field.name), missing, field.expected())
             for field in self.inputs
-            if field.name not in given and not field.nullable
+            if field.name not in given and not field.optional
         ]
-        return unknown + missing
+        return unknown + absent
 
     def records(self, columns: Columns) -> list[dict[str, Any]]:
         """Output columns as records of plain Python values, ready for JSON.
@@ -405,6 +428,58 @@ def _refuse_unknown(record: Mapping[str, Any], known: Mapping[str, Any], at: tup
         near = did_you_mean(name, known) if len(errors) < _MAX_SUGGESTIONS else ""
         detail = f"there is no field {_shown(name)}{near}"
         errors.append(FieldError(pointer(*at, name), detail, f"one of {_listed(list(known))}", _short(record[name])))
+
+
+def check_record(fields: Sequence[Field], record: Any, at: tuple[str | int, ...], errors: list[FieldError]) -> list[Any]:
+    """The values of a record in the order of `fields`, each as `check` gives it, a picture as `_read` does; `at` is where it stands.
+
+    What is wrong is added to `errors`: None stands in its place, and nothing at all in that of what is no record.
+    """
+    names = tuple(field.name for field in fields)
+    if not isinstance(record, Mapping):
+        detail = f"expected an object with the fields {_listed(names)}, got {_typed(record)}"
+        errors.append(FieldError(pointer(*at), detail, "an object", _short(record)))
+        return []
+    _refuse_unknown(record, dict.fromkeys(names), at, errors)
+    values: list[Any] = []
+    for field in fields:
+        value = (at, None) if field.kind == "image" else None
+        try:
+            if field.name in record:
+                value = _read(field, record[field.name], at)
+            elif field.default is not None:
+                value = field.absent
+            elif not field.nullable:
+                errors.append(FieldError(pointer(*at, field.name), f"is missing: expected {field.expected()}", field.expected()))
+        except WrongValue as wrong:
+            detail = wrong.detail(errors)
+            errors.append(FieldError(pointer(*at, field.name), detail, field.expected(), _short(record[field.name])))
+        values.append(value)
+    return values
+
+
+def made_example(field: Field) -> Any:
+    """A value that the field takes, where nobody has given one: its default, else the plainest."""
+    if field.default is not None:
+        return field.default
+    if field.kind == "image":
+        return pictures.to_base64(pictures.example())
+    if field.shape:
+        return np.zeros([abs(size) for size in field.shape]).tolist()
+    if field.kind in ("number", "integer"):
+        low, high = field._lowest(), field._highest()
+        plainest = next((number for number in (0, 1) if low <= number <= high), min(max(0, low), high))
+        return plainest if field.kind == "integer" else float(plainest)
+    return field.choices[0] if field.choices else _PLAINEST.get(field.kind)
+
+
+_PLAINEST: Mapping[str, Any] = {
+    "boolean": False,
+    "string": "text",
+    "text": "some text",
+    "datetime": "2024-01-01T00:00:00Z",
+    "json": {},
+}
 
 
 def check(field: Field, value: Any) -> Any:
@@ -444,8 +519,17 @@ def _check_range(field: Field, value: float) -> None:
     low, high = field._lowest(), field._highest()
     low_enough = not _is_below(-value, -high)
     if _is_below(value, low) or not low_enough:
-        bound = f"at least {_number(low)}" if low_enough else f"at most {_number(high)}"
+        limit, excluded = (low, _excluded(low, -math.inf)) if low_enough else (high, _excluded(high, math.inf))
+        words = ("at least", "more than") if low_enough else ("at most", "less than")
+        bound = f"{words[0]} {_number(limit)}" if excluded is None else f"{words[1]} {_number(excluded)}"
         raise WrongValue(f"expected {field.expected().removesuffix(' or null')} of {bound}, got {_short(value)}")
+
+
+def _excluded(limit: float, outside: float) -> float | None:
+    """The number that a limit lies beside, where it is there to exclude that: 0 for the least number above 0."""
+    beyond = math.nextafter(limit, outside) if isinstance(limit, float) else limit
+    shorter = len(repr(beyond)) + 8 < len(repr(limit)) or beyond == 0.0 != limit
+    return beyond if shorter and math.isfinite(beyond) else None
 
 
 def _is_below(value: float, limit: float) -> bool:

@@ -70,7 +70,8 @@ def _write_to(bundle: Bundle, target: Path) -> str:
 def _summary(ref: str, bundle: Bundle) -> str:
     from modelport.cli.output import aligned, short_list, size
 
-    golden = bundle.read_json("golden.json")
+    golden = bundle.golden()
+    assert golden is not None, "a bundle that was just packed has golden rows"
     card, signature = bundle.card, bundle.signature
     wrote = f"{card.library} {card.version}" if card.version else card.library
     rows = (
@@ -78,13 +79,17 @@ def _summary(ref: str, bundle: Bundle) -> str:
         if golden["synthesised"]
         else f"{len(golden['rows'])} rows of the sample"
     )
+    kept = "reproduced" if golden["tolerance"] is not None else "not the same twice, so asked at each start and not compared"
     table = [
         ("packed", f"{ref}  {bundle.digest[:19]}"),
-        ("model", f"{card.cls.rpartition('.')[2]}, {wrote}, {size(bundle.size)}, kept as {bundle.model}"),
+        ("model", ", ".join(filter(None, (card.cls.rpartition(".")[2], wrote, size(bundle.size), f"kept as {bundle.model}")))),
+        *([("functions", short_list([bundle.function, *bundle.functions]))] if bundle.functions else []),
         ("inputs", short_list([f"{field.name} ({_kind(field)})" for field in signature.inputs])),
         ("outputs", short_list([f"{field.name} ({field.kind})" for field in signature.outputs])),
-        ("golden", f"{rows}: reproduced"),
+        ("golden", f"{rows}: {kept}"),
     ]
+    if bundle.card.details.get("not_served"):
+        table.append(("not served", f"{short_list(bundle.card.details['not_served'])}: not all annotated"))
     if bundle.trusted:
         table.append(("trusted", short_list(list(bundle.trusted))))
     if bundle.lineage.get("git", {}).get("dirty"):

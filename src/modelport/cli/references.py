@@ -49,6 +49,7 @@ def packing_options(command: _Command) -> _Command:
             click.option("--schema", metavar="FILE", help="State the inputs: .json or .toml."),
             click.option("--output", metavar="NAME", multiple=True, help="Name the model's output; again for the next one."),
             click.option("--code", metavar="FILE", multiple=True, help="A .py file that defines what the pickle needs."),
+            click.option("--include", metavar="PATH", multiple=True, help="A file or folder beside the model that its code reads."),
             click.option(
                 "--python-env",
                 metavar="PYTHON",
@@ -82,7 +83,7 @@ def tell(line: str) -> None:
 
 def model_options(command: _Command) -> _Command:
     """The flags of packing that have a say in the answers, for a REF that may be a model file."""
-    asked = {"sample", "target", "schema", "code", "python_env", "onnx", "labels", *IMAGE_FLAGS, "trust", "trust_version"}
+    asked = {"sample", "target", "schema", "code", "include", "python_env", "onnx", "labels", *IMAGE_FLAGS, "trust", "trust_version"}
     before = getattr(command, "__click_params__", [])
     command = packing_options(command)
     kept = [option for option in vars(command)["__click_params__"] if option in before or option.name in asked]
@@ -238,7 +239,10 @@ def _key(path: Path, options: Mapping[str, Any]) -> str:
         for name in sorted(path.name for path in Path(folder).glob("*.dist-info")):
             digest.update(name.encode())
     digest.update(json.dumps({key: str(value) for key, value in options.items()}, sort_keys=True).encode())
-    named = [options.get(key) for key in ("sample", "schema", "labels")] + [*options.get("code", ()), *options.get("data", ())]
+    from modelport import code_files
+
+    code = code_files.collect(path, options.get("code", ()), options.get("include", ()))
+    named = [*(options.get(key) for key in ("sample", "schema", "labels")), *options.get("data", ()), *code.values()]
     for file in (path, *(Path(one) for one in named if isinstance(one, str | Path))):
         if file.is_file():
             with file.open("rb") as content:

@@ -69,7 +69,8 @@ def _text(ref: str, bundle: Bundle, entry: Entry | None) -> str:
     if entry:
         facts += [("added", entry.added), ("aliases", ", ".join(f"{entry.name}@{alias}" for alias in entry.aliases))]
     facts += [
-        ("model", f"{card.cls}, {card.library} {card.version or ''}".rstrip()),
+        ("model", ", ".join(filter(None, (card.cls, f"{card.library} {card.version or ''}".strip())))),
+        ("functions", ", ".join([bundle.function, *bundle.functions]) if bundle.functions else ""),
         *parity_facts(bundle),
         ("title", bundle.title),
         ("about", " ".join(filter(None, (bundle.subtitle, bundle.description)))),

@@ -116,7 +116,8 @@ class Contents:
         {"tensors": {name: {"dtype": "F32", "shape": [2, 3]}}, "metadata": {str: str}}
     python
         {"doc": str, "functions": [{"name": str, "line": int, "doc": str, "parameters": [{"name": str, "annotation": str | None,
-        "default": str | None}], "returns": str | None}], "classes": [str], "imports": [module names]}; annotations as written
+        "default": str | None}], "returns": str | None, "answers": bool (it has a `return` with a value)}], "public": [the names in
+        `__all__`] | None, "classes": [str], "imports": [module names]}; annotations as written
     hdf5, tflite, gguf
         {}: recognised only
     """

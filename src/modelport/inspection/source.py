@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from modelport.inspection.bounds import Malformed
@@ -25,6 +26,7 @@ def from_source(data: bytes) -> dict[str, Any]:
     return {
         "doc": ast.get_docstring(tree) or "",
         "functions": [_function(node) for node in functions],
+        "public": _public(tree),
         "classes": [node.name for node in tree.body if isinstance(node, ast.ClassDef)],
         "imports": sorted(set(_imports(tree))),
     }
@@ -40,7 +42,26 @@ def _function(node: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, Any]:
         "doc": ast.get_docstring(node) or "",
         "parameters": [{"name": arg.arg, "annotation": _text(arg.annotation), "default": _text(default)} for arg, default in parameters],
         "returns": _text(node.returns),
+        "answers": any(isinstance(inner, ast.Return) and inner.value is not None for inner in _own(node)),
     }
+
+
+def _own(node: ast.AST) -> Iterator[ast.AST]:
+    """What stands in a function, without what stands in functions and classes in it."""
+    for inner in ast.iter_child_nodes(node):
+        if not isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            yield inner
+            yield from _own(inner)
+
+
+def _public(tree: ast.Module) -> list[str] | None:
+    """The names in `__all__`; None where there is none, or one that is put together."""
+    for node in tree.body:
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, (ast.List, ast.Tuple)):
+            continue
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets):
+            return [str(part.value) for part in node.value.elts if isinstance(part, ast.Constant)]
+    return None
 
 
 def _text(node: ast.expr | None) -> str | None:

@@ -66,9 +66,13 @@ class Application:
             raise UsageError("two of the models have one name", hint="Serve each under a name of its own: pack it with --name.")
         self.settings = settings
         self.draining = False
-        self._only = services[0] if len(services) == 1 else None
+        self._models: dict[str, list[Service]] = {}
+        """The services of each model: itself, or its functions, the first first."""
+        for service in services:
+            self._models.setdefault(service.model, []).append(service)
+        self._only = services[0] if len(self._models) == 1 else None
         self.log = log
-        routes = {settings.predict_route: "v1", settings.health_route: "health"}
+        routes = {settings.predict_route: "v1", settings.health_route: "health", **dict.fromkeys(self._functions(), "predict")}
         self.telemetry = Telemetry(services, log, tracer, routes={path: route for path, route in routes.items() if path})
         for service in services:
             service.observer = self.telemetry.metrics.models[service.name]
@@ -92,8 +96,14 @@ class Application:
 
     def plain_paths(self) -> dict[str, Service]:
         """The paths at which a JSON body in Modelport's own form is answered, and by which model."""
-        paths = {f"/models/{name}/predict": service for name, service in self.services.items()}
+        paths = {f"/models/{name}/predict": service for name, service in self.services.items()} | self._functions()
         return paths | {"/predict": self._only, "/invocations": self._only} if self._only else paths
+
+    def _functions(self) -> dict[str, Service]:
+        """The paths at which the functions of a model are asked by their own names."""
+        named = [service for service in self.services.values() if service.bundle.function or service.takes_query]
+        paths = {f"/models/{service.model}/{service.path}": service for service in named}
+        return paths | ({f"/{service.path}": service for service in named} if self._only else {})
 
     def _endpoints(self) -> dict[str, dict[str, Handler]]:
         """Every path, with what answers each of its methods; first those that are asked most, for they are looked up in this order."""
@@ -134,14 +144,24 @@ class Application:
             paths[self.settings.predict_route] = {"POST": partial(self._ask, dialects.v1)}
         if self.settings.health_route:
             paths[self.settings.health_route] = {"GET": self._readyz}
-        return paths
+        named = {path: self._asks(service) for path, service in self._functions().items()}
+        return {**named, **paths, **{path: paths.get(path, {}) | asked for path, asked in named.items()}}
+
+    def _asks(self, service: Service) -> dict[str, Handler]:
+        """How a service is asked, at a path that does not name its model."""
+
+        async def ask(decode: Decode, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+            return await self._ask(decode, exchange, {"name": service.name})
+
+        handlers: dict[str, Handler] = {"POST": partial(ask, dialects.native)}
+        return handlers | ({"GET": partial(ask, dialects.query)} if service.takes_query else {})
 
     # Answers that ask a model
 
     async def _ask(self, decode: Decode, exchange: Exchange, path: Mapping[str, str]) -> Answer:
         service = self._service(exchange, path)
         content_type, accept = exchange.header("content-type"), exchange.header("accept") or ""
-        request = dialects.Request(await exchange.body(), content_type, accept, self.settings.max_rows)
+        request = dialects.Request(await exchange.body(), content_type, accept, self.settings.max_rows, exchange.query)
         begun = perf_counter()
         call = await self._where_it_fits(len(request.body), partial(decode, service, request))
         exchange.rows, exchange.validate_s = call.rows.count, perf_counter() - begun
@@ -228,13 +248,16 @@ class Application:
     async def _about(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
         choose(exchange.header("accept") or "", (JSON, HTML))
         if "name" in path or self._only:
-            return Answer(to_json(describe(self._service(exchange, path), self.settings, alone="name" not in path)))
-        models = [describe(service, self.settings, alone=False) for service in self.services.values()]
+            service = self._service(exchange, path)
+            functions = self._models.get(service.name, ()) if not service.function else ()
+            return Answer(to_json(describe(service, self.settings, functions, alone="name" not in path)))
+        models = [describe(services[0], self.settings, services, alone=False) for services in self._models.values()]
         return Answer(to_json({"models": models, "title": self.settings.title, "subtitle": self.settings.subtitle}))
 
     async def _openapi(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
         name = path.get("name", "")
-        services = [self._service(exchange, path)] if name else list(self.services.values())
+        one = self._service(exchange, path) if name else None
+        services = self._models.get(name, [one]) if one else list(self.services.values())
         if name not in self._documents:
             document = openapi.document(services, self.settings, __version__, nested=bool(name))
             self._documents[name] = to_json(document)
@@ -294,7 +317,8 @@ class Application:
 
     async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"][:200]
-        questions = ["/predict"] if self._only else [f"/models/{name}/predict" for name in self.services]
+        base = "" if self._only else "/models/{}"
+        questions = [f"{base.format(service.model)}/{service.path}" for service in self.services.values()]
         hint = f"Models are asked at {', '.join(questions)}."
         raise NotFound(f"there is no path {path!r}{did_you_mean(path, self._paths)}", hint=hint)
 
@@ -319,10 +343,14 @@ class Endpoint:
             await exchange.fail(error, {"Allow": self._allow})
 
 
-def describe(service: Service, settings: Settings, *, alone: bool) -> dict[str, Any]:
-    """What GET / says of a model; with `alone`, its endpoints are those at the root."""
+def describe(service: Service, settings: Settings, functions: Sequence[Service] = (), *, alone: bool) -> dict[str, Any]:
+    """What GET / says of a model; with `alone`, its endpoints are those at the root. `functions` are all of them, where it has several."""
     base = "" if alone else f"/models/{service.name}"
     bundle = service.bundle
+    about = [
+        {"name": one.path, "description": one.description, "signature": one.signature.to_dict(), "endpoint": f"{base}/{one.path}"}
+        for one in functions
+    ]
     return {
         "name": service.name,
         "version": service.version,
@@ -341,6 +369,7 @@ def describe(service: Service, settings: Settings, *, alone: bool) -> dict[str, 
             "v2": f"/v2/models/{service.name}",
             "v1": f"/v1/models/{service.name}",
         },
+        **({"functions": about} if len(about) > 1 else {}),
     }
 
 

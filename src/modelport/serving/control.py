@@ -12,7 +12,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from modelport.errors import ModelportError
+from modelport.errors import ModelportError, by_code
 from modelport.serving.metrics import Snapshot
 from modelport.serving.settings import Settings
 
@@ -33,6 +33,10 @@ class Model(msgspec.Struct, frozen=True):
     def label(self) -> str:
         """As a person would name it: "iris:3"."""
         return f"{self.name}:{self.version}" if self.version else self.name
+
+    def answers(self, service: str) -> bool:
+        """Whether it is the bundle that answers what is asked of `service`: its own name, or that with a function's behind a dot."""
+        return service == self.name or service.startswith(self.name + ".")
 
 
 # From the supervisor
@@ -124,11 +128,7 @@ class Failed(msgspec.Struct, tag=True):
 
     def error(self) -> ModelportError:
         """The error that was told."""
-        kinds: list[type[ModelportError]] = [ModelportError]
-        for kind in kinds:
-            kinds += kind.__subclasses__()
-        kind = next((kind for kind in kinds if kind.code == self.code), ModelportError)
-        return kind(self.message, hint=self.hint)
+        return by_code().get(self.code, ModelportError)(self.message, hint=self.hint)
 
 
 class Closed(msgspec.Struct, tag=True):
@@ -200,6 +200,6 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def fingerprint(digest: str, body: bytes) -> bytes:
-    """What tells a request to a bundle from all others."""
-    return hashlib.sha256(digest.encode() + b"\0" + body).digest()
+def fingerprint(digest: str, service: str, body: bytes) -> bytes:
+    """What tells a request to a service of a bundle from all others."""
+    return hashlib.sha256(digest.encode() + b"\0" + service.encode() + b"\0" + body).digest()

@@ -1,6 +1,7 @@
 """The ways in which a model can be asked, each turned into one `Call`: Modelport's own, and the protocols of other servers.
 
 native       record in -> record out, list in -> list out, CSV in -> CSV out
+query        a GET: its parameters are one record
 v1           TensorFlow Serving (https://www.tensorflow.org/tfx/serving/api_rest): instances -> predictions; Vertex AI asks so too
 v2           the Open Inference Protocol (https://github.com/kserve/open-inference-protocol): tensors in, tensors out, as JSON
 invocations  Amazon SageMaker's container contract: as native, and CSV with or without a header
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -34,6 +35,7 @@ class Request:
     content_type: str | None
     accept: str
     max_rows: int
+    query: bytes = b""
 
 
 def native(service: Service, request: Request) -> Call:
@@ -44,6 +46,15 @@ def native(service: Service, request: Request) -> Call:
 def invocations(service: Service, request: Request) -> Call:
     """As `native`; CSV without a header is taken too, and answered without one."""
     return _native(service, request, headless=True)
+
+
+def query(service: Service, request: Request) -> Call:
+    """The parameters of a GET as one record, each typed as strictly as a cell of CSV."""
+    wanted = choose(request.accept, (JSON, CSV))
+    rows = service.inputs.query(request.query)
+    if wanted == JSON:
+        return Call(rows, partial(service.encoder.json, single=True))
+    return Call(rows, partial(csv_table, service.signature), f"{CSV}; charset=utf-8")
 
 
 def _native(service: Service, request: Request, *, headless: bool) -> Call:
@@ -127,7 +138,7 @@ def v2_model(service: Service) -> bytes:
             "versions": [_version(service)],
             "platform": f"modelport_{service.bundle.card.framework}",
             "inputs": [_metadata(field) for field in signature.inputs],
-            "outputs": [_metadata(field) for field in signature.outputs],
+            "outputs": [_metadata(_answered(field)) for field in signature.outputs],
             "properties": {
                 f"{field.name}.labels": to_json([str(choice) for choice in field.choices]).decode()
                 for field in signature.outputs
@@ -305,7 +316,7 @@ def _inferred(service: Service, outputs: Sequence[Field], name: str | None, rows
         answer["id"] = name
     answer["outputs"] = [
         {"name": field.name, "shape": [rows, *_row_shape(field)], "datatype": _datatype(field), "data": _data(field, columns)}
-        for field in outputs
+        for field in map(_answered, outputs)
     ]
     return to_json(answer)
 
@@ -323,6 +334,11 @@ def _data(field: Field, columns: Columns | None) -> list[Any]:
 
 def _metadata(field: Field) -> dict[str, Any]:
     return {"name": field.name, "datatype": _datatype(field), "shape": [-1, *_row_shape(field)]}
+
+
+def _answered(field: Field) -> Field:
+    """An output as the protocol can give it: rows that may differ in shape are no tensor, and each is given as its JSON."""
+    return replace(field, kind="json", shape=()) if -1 in field.shape else field
 
 
 def _row_shape(field: Field) -> tuple[int, ...]:

@@ -156,6 +156,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, settings: Settings) -> None:
         self._receive, self._send, self.settings = receive, send, settings
         self._path = scope["path"]
+        self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         """The first of each name."""
         given = self.headers.get(b"x-request-id", b"")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import parse_qsl
 
 import msgspec
 import numpy as np
@@ -164,6 +165,18 @@ class Inputs:
             raise
         return Rows(len(lines), False, columns), lines is not table
 
+    def query(self, query: bytes) -> Rows:
+        """The parameters of a GET: one record, each value as in a cell of CSV. Raises as `csv` does."""
+        most = len(self.signature.inputs) + MAX_ERRORS
+        try:
+            pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=most)
+        except ValueError as error:  # also what is no UTF-8
+            raise MalformedBody(f"the query does not parse: {error}") from error
+        twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+        if twice:
+            raise InvalidInput(_shortened(twice[0]), "stands twice in the query")
+        return Rows(1, True, self.signature.columns_from_text({name: [cell] for name, cell in pairs}, single=True))
+
     def _table(self, body: bytes) -> list[list[str]]:
         text = _text(body.removeprefix(_BYTE_ORDER_MARK))
         lines = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -271,14 +284,18 @@ def _reader(signature: Signature) -> _Reader | None:
     """The decoder compiled for `signature`; None where only the slow one will do."""
     fields = signature.inputs
     if len(fields) > _MAX_STRUCT_FIELDS:
-        numbers = all(field.kind == "number" and not field.shape and field.minimum is field.maximum is None for field in fields)
+        numbers = all(_is_plain_number(field) and field.minimum is field.maximum is None for field in fields)
         same = len({field.dtype for field in fields}) == 1
         return _WideReader(fields) if numbers and same else None
     types = [_type(field) for field in fields]
     if not fields or None in types or not all(STRUCT_NAME.fullmatch(field.name) for field in fields):
         return None
-    numbers = all(field.kind == "number" and not field.shape for field in fields) and len({field.dtype for field in fields}) == 1
+    numbers = all(map(_is_plain_number, fields)) and len({field.dtype for field in fields}) == 1
     return _NumbersReader(fields, types) if numbers else _StructReader(fields, types)
+
+
+def _is_plain_number(field: Field) -> bool:
+    return field.kind == "number" and not field.shape and field.default is None
 
 
 class _NumbersReader:
@@ -336,6 +353,7 @@ class _StructReader:
         self._must_look_twice = any(field.kind == "json" for field in fields)
         self._sure = all(_is_sure(field, one) for field, one in zip(fields, types, strict=True))
         self._decoder = _struct_decoder(fields, types, msgspec.UNSET)
+        self._defaults = [field.default for field in fields]
 
     def __call__(self, body: bytes) -> Rows | None:
         try:
@@ -353,13 +371,13 @@ class _StructReader:
         columns = {}
         cells = zip(*map(_cells, records), strict=True) if records else ((),) * len(self._fields)
         for field, one, values, has_texts in zip(self._fields, self._types, cells, self._count_texts, strict=True):
-            if field.nullable:
+            if has_texts:
+                texts += sum(isinstance(value, str) for value in values)
+            if field.optional:
                 absent = sum(value is msgspec.UNSET for value in values)
                 keys -= absent
                 if absent:
-                    values = tuple(None if value is msgspec.UNSET else value for value in values)
-            if has_texts:
-                texts += sum(isinstance(value, str) for value in values)
+                    values = tuple(field.default if value is msgspec.UNSET else value for value in values)
             column = _column(field, one, values)
             if column is None:
                 return None
@@ -371,9 +389,9 @@ class _StructReader:
     def _one(self, body: bytes, cells: tuple[Any, ...]) -> Rows:
         """A single record none of whose values needs another look."""
         absent = cells.count(msgspec.UNSET)
-        if absent:
-            cells = tuple(None if cell is msgspec.UNSET else cell for cell in cells)
         texts = sum(map(isinstance, cells, repeat(str)))
+        if absent:
+            cells = tuple(default if cell is msgspec.UNSET else cell for cell, default in zip(cells, self._defaults, strict=True))
         if _quotes(body) != 2 * (len(cells) - absent + texts):
             parse_json(body)
         return Rows(1, True, None, (cells,), self._make)
@@ -422,8 +440,10 @@ def _struct_decoder(fields: Sequence[Field], types: Sequence[Any], missing: Any)
     keys = {f"f{index}": field.name for index, field in enumerate(fields)}
     members: list[Any] = []
     for key, field, one in zip(keys, fields, types, strict=True):
-        kind = one | None | msgspec.UnsetType if missing is msgspec.UNSET else one | None
-        members.append((key, kind, missing) if field.nullable else (key, one))
+        kind = one | None if field.nullable else one
+        if missing is msgspec.UNSET and field.optional:
+            kind |= msgspec.UnsetType
+        members.append((key, kind, missing) if field.optional else (key, kind))
     struct: Any = msgspec.defstruct("Record", members, rename=keys, forbid_unknown_fields=True, kw_only=True, gc=False)
     return msgspec.json.Decoder(struct | list[struct])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from modelport.errors import (
@@ -37,16 +38,19 @@ def document(services: Sequence[Service], settings: Settings, version: str, *, n
 
     `nested` is the document of one model that lies there itself; its paths are relative to where it lies.
     """
-    alone = services[0] if len(services) == 1 else None
+    alone = services[0] if len({service.model for service in services}) == 1 else None
     title = settings.title or (alone and alone.bundle.title) or (alone.name if alone else "Models")
     schemas: dict[str, Any] = {"Problem": _problem_schema(), "Model": _model_schema()}
     paths: dict[str, Any] = {}
     for service in services:
-        prefix, base = ("", "") if alone else (f"{service.name}.", f"/models/{service.name}")
+        model, base = ("", "") if alone else (f"{service.model}.", f"/models/{service.model}")
+        prefix = f"{model}{service.function}." if service.function else model
         schemas[f"{prefix}Input"] = {"title": f"{service.name} input", **service.signature.input_schema()}
         schemas[f"{prefix}Output"] = {"title": f"{service.name} output", **service.signature.output_schema()}
-        paths[f"{base}/predict"] = {"post": _predict(service, settings, prefix)}
-        paths[f"{base}/"] = {"get": _about(service, prefix)}
+        if not service.function:
+            paths[f"{base}/predict"] = {"post": _predict(service, settings, prefix, f"{model}predict")}
+            paths[f"{base}/"] = {"get": _about(service, prefix)}
+        paths[f"{base}/{service.path}"] = _function(service, settings, prefix, f"{model}{service.path}")
     if not nested:
         paths |= _health_paths()
     components: dict[str, Any] = {"schemas": schemas}
@@ -105,16 +109,53 @@ def _description(service: Service | None, settings: Settings) -> str:
     return f"{own}\n\n{more}" if own else more
 
 
-def _predict(service: Service, settings: Settings, prefix: str) -> dict[str, Any]:
-    examples = service.examples[:3]
-    golden = (service.bundle.read_json("golden.json") or {}).get("rows", [])
-    answers = [row["output"] for row in golden[:3]]
-    inputs = [row["input"] for row in golden[:3]] or examples
+def _function(service: Service, settings: Settings, prefix: str, name: str) -> dict[str, Any]:
+    """A function at the path of its own name; or a model that is asked by GET too."""
+    asked = {"post": _predict(service, settings, prefix, name)}
+    return asked | ({"get": _query(service, prefix, f"{name}.get")} if service.takes_query else {})
+
+
+def _query(service: Service, prefix: str, name: str) -> dict[str, Any]:
+    """A GET, whose parameters are the fields."""
+    row = service.examples[0] if service.examples else {}
+    parameters = [
+        {
+            "name": field.name,
+            "in": "query",
+            "required": not field.optional,
+            **({"description": field.description} if field.description else {}),
+            "schema": {key: value for key, value in replace(field, nullable=False).json_schema().items() if key != "description"},
+            **_example(row.get(field.name)),
+        }
+        for field in service.signature.inputs
+    ]
     return {
-        "operationId": f"{prefix}predict",
+        "operationId": name,
+        "summary": f"Ask {service.name} by GET",
+        "description": "The parameters are one record, each typed as strictly as in JSON.",
+        "tags": [service.model],
+        "parameters": parameters,
+        "responses": {
+            "200": {
+                "description": "The prediction.",
+                "headers": _headers(),
+                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{prefix}Output"}}, **_csv_output(service)},
+            },
+            **_problems((*_PREDICT, ModelContract, *_ALWAYS)),
+        },
+    }
+
+
+def _predict(service: Service, settings: Settings, prefix: str, name: str) -> dict[str, Any]:
+    answers = [row["output"] for row in service.golden[:3]]
+    inputs = [row["input"] for row in service.golden[:3]] or service.examples[:3]
+    way = "A record in gives a record out; a list gives a list in the same order. CSV with a header (`text/csv`) gives CSV."
+    about = service.description if service.bundle.function else ""
+    return {
+        "operationId": name,
         "summary": f"Predict with {service.name}",
-        "description": "A record in gives a record out; a list gives a list in the same order. CSV with a header (`text/csv`) gives CSV.",
-        "tags": [service.name],
+        "description": f"{about}\n\n{way}" if about else way,
+        "tags": [service.model],
         "requestBody": {
             "required": True,
             "content": {"application/json": _one_or_many(f"{prefix}Input", inputs, settings.max_rows)},
@@ -130,10 +171,7 @@ def _predict(service: Service, settings: Settings, prefix: str) -> dict[str, Any
                 "headers": _headers(),
                 "content": {
                     "application/json": _one_or_many(f"{prefix}Output", answers, settings.max_rows),
-                    "text/csv": {
-                        "schema": {"type": "string"},
-                        **_example(answers and csv_records(service.signature.outputs, answers).decode()),
-                    },
+                    **_csv_output(service),
                 },
             },
             **_problems((*_PREDICT, ModelContract, *_ALWAYS)),
@@ -159,8 +197,14 @@ def _csv_input(service: Service, rows: Sequence[dict[str, Any]]) -> str:
     return csv_records(fields, [{field.name: row.get(field.name) for field in fields} for row in rows]).decode()
 
 
+def _csv_output(service: Service) -> dict[str, Any]:
+    answers = [row["output"] for row in service.golden[:3]]
+    example = _example(answers and csv_records(service.signature.outputs, answers).decode())
+    return {"text/csv": {"schema": {"type": "string"}, **example}}
+
+
 def _example(value: Any) -> dict[str, Any]:
-    return {"example": value} if value else {}
+    return {"example": value} if value not in (None, "", [], {}) else {}
 
 
 def _about(service: Service, prefix: str) -> dict[str, Any]:

@@ -18,16 +18,21 @@ from modelport.serving.outputs import Answers, Encoder, to_json
 from modelport.serving.settings import Settings
 from modelport.signature import Columns, Signature
 
+_SIMPLE = frozenset({"number", "integer", "boolean", "string", "text", "category", "datetime"})
+
 
 @dataclass
 class Service:
-    """One model under its name. Ready once its golden rows have been reproduced."""
+    """One model, or one of its functions, under its name. Ready once its golden rows have been reproduced."""
 
     name: str
+    """The model's: "forecast"; of a function beside the first "forecast.peak"."""
     version: str
     """Its version in the store: "3"; "" when it is served from a file or folder."""
     bundle: Bundle
     engine: AnyEngine
+    function: str = ""
+    """Which of the bundle's `functions` it is; "" for the first of them, and for a model that has none."""
     golden_rows: int | None = None
     """How many golden rows were reproduced; None until they have been tried."""
     row_s: float = 0.0
@@ -39,7 +44,10 @@ class Service:
     """The fingerprints of requests that have ended a process: the model is not asked again."""
 
     def __post_init__(self) -> None:
-        self.examples = self.bundle.read_json("example.json") or []
+        self.golden = (self.bundle.golden(self.function) or {}).get("rows", [])
+        """Rows with the answers that they had when the bundle was packed."""
+        own = None if self.function else self.bundle.read_json("example.json")
+        self.examples = own or [row["input"] for row in self.golden[:5]]
         self.inputs = Inputs(self.signature, self.examples[0] if self.examples else None)
         self.encoder = Encoder(self.signature)
         self._batcher: Batcher[Rows, Answers] | None = None
@@ -54,9 +62,30 @@ class Service:
         """As the X-Model header gives it: "iris:3 sha256:..."."""
         return f"{self.name}:{self.version} {self.bundle.digest}" if self.version else f"{self.name} {self.bundle.digest}"
 
+    @property
+    def model(self) -> str:
+        """The name of the model that it is, or belongs to."""
+        return self.name.removesuffix(f".{self.function}") if self.function else self.name
+
+    @property
+    def path(self) -> str:
+        """Where it is asked below its model: the function's name; "predict" where the model is no file of functions."""
+        return self.function or self.bundle.function or "predict"
+
+    @property
+    def description(self) -> str:
+        """What the bundle says of it."""
+        return self.bundle.functions[self.function].description if self.function else self.bundle.description
+
+    @property
+    def takes_query(self) -> bool:
+        """Whether it can be asked by GET too: a function or a table whose fields are all simple."""
+        simple = all(field.kind in _SIMPLE and not field.shape for field in self.signature.inputs)
+        return simple and self.framework in ("function", "lookup")
+
     def check(self, body: bytes) -> None:
         """ModelFailed when this very request has ended a process before."""
-        if self.denied and fingerprint(self.digest, body) in self.denied:
+        if self.denied and fingerprint(self.digest, self.name, body) in self.denied:
             raise ModelFailed("this request has ended the model's process before, and is not tried again")
 
     @property
@@ -78,7 +107,7 @@ class Service:
 
     def warm_up(self) -> None:
         """Reproduce the golden rows (GoldenMismatch when they differ), then measure how long calls take."""
-        self.golden_rows = engines.verify_golden(self.engine, self.bundle)
+        self.golden_rows = engines.verify_golden(self.engine, self.bundle, self.function)
         self.measure()
 
     def measure(self) -> None:
@@ -110,6 +139,19 @@ class Service:
                 observer=self.observer,
             )
         return self._batcher
+
+
+def services_of(name: str, version: str, bundle: Bundle, engine: AnyEngine, flight: Callable[[str], Flight] | None = None) -> list[Service]:
+    """The services of a bundle that is served as `name`: one with its `engine`, and one for each of its functions beside the first.
+
+    `flight` is made for each.
+    """
+    loaded: dict[str, AnyEngine] = {"": engine, **engines.load_functions(bundle)}
+    named = {function: f"{name}.{function}" if function else name for function in loaded}
+    return [
+        Service(named[function], version, bundle, one, function, flight=flight(named[function]) if flight else None)
+        for function, one in loaded.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -605,10 +605,10 @@ class Supervisor:
     def _deny(self, connection: Connection, models: Sequence[Model]) -> None:
         """What ended a process is never asked again."""
         asked = connection.asked
-        digest = next((model.digest for model in models if asked and model.name == asked.service), "")
-        if asked is None or not digest:
+        answering = [model for model in models if asked and model.answers(asked.service)]
+        if asked is None or not answering:
             return
-        denied = fingerprint(digest, asked.body)
+        denied = fingerprint(max(answering, key=lambda model: len(model.name)).digest, asked.service, asked.body)
         self._denied[denied] = None
         while len(self._denied) > _MOST_DENIED:
             del self._denied[next(iter(self._denied))]

@@ -53,7 +53,7 @@ from modelport.serving.logs import Log
 from modelport.serving.metrics import Snapshot
 from modelport.serving.problems import problem
 from modelport.serving.server import Server
-from modelport.serving.service import Service
+from modelport.serving.service import Service, services_of
 from modelport.serving.settings import Settings
 from modelport.serving.tracing import NO_TRACE
 
@@ -98,16 +98,16 @@ def main(descriptor: int) -> None:
 def load(begin: Begin, board: Board, log: Log) -> list[Service]:
     """The models, ready to answer. ModelportError when one cannot be loaded, or does not give its recorded answers."""
     recorder = Recorder(board)
-    services = []
+    services: list[Service] = []
     for model in begin.models:
         bundle = open_bundle(Path(model.folder))
         if bundle.digest != model.digest:
             raise BundleError(f"{model.folder} was {model.digest} when it was checked, and is {bundle.digest} now")
         engine = _engine(bundle, begin.settings, log)
-        service = Service(model.name, model.version, bundle, engine, flight=Flight(recorder, model.name))
+        services += services_of(model.name, model.version, bundle, engine, lambda name: Flight(recorder, name))
+    for service in services:
         service.warm_up()
         service.denied.update(begin.denied)
-        services.append(service)
     return services
 
 

@@ -17,6 +17,7 @@ const isSwitch = (field) => field.kind === "boolean" && !field.nullable;
 export class Input {
   constructor(field, changed) {
     this.field = field;
+    this.optional = field.nullable || field.default !== undefined;
     this.name = field.name;
     this.kind = KINDS[field.shape?.length ? "tensor" : field.kind] ?? KINDS.json;
     this.options = options(field);
@@ -36,7 +37,7 @@ export class Input {
 
   /** What is in it as JSON text; undefined when there is nothing to send, so that the service says that it is missing. */
   json() {
-    if (this.text === "" && this.kind.textual && !this.field.nullable) return '""';
+    if (this.text === "" && this.kind.textual && !this.optional) return '""';
     if (this.text.trim() === "" && (!this.kind.textual || this.text === "")) return this.field.nullable ? "null" : undefined;
     return this.kind.toJson(this.text, this);
   }
@@ -105,7 +106,7 @@ const KINDS = {
 function build(input) {
   const { field, kind } = input;
   const note = el("p", { class: "note", id: newId() });
-  const optional = field.nullable ? el("span", { class: "optional" }, " optional") : null;
+  const optional = input.optional ? el("span", { class: "optional" }, " optional") : null;
   const { control, controls, show, group } = kind.widget(input, note.id);
   const label = group
     ? el("span", { class: "label", id: group }, field.name, optional)
@@ -120,7 +121,7 @@ function line(mode) {
     const list = mode === "text" && field.choices ? el("datalist", { id: newId() }, ...field.choices.map((choice) => el("option", { value: choice }))) : null;
     const control = el("input", {
       id: newId(), type: "text", inputmode: mode, autocomplete: "off", autocapitalize: "off", spellcheck: "false",
-      list: list?.id, "aria-describedby": note, "aria-required": field.nullable ? null : "true",
+      list: list?.id, "aria-describedby": note, "aria-required": input.optional ? null : "true",
       input: () => input.take(control.value),
     });
     return { control: el("div", {}, control, list), controls: [control], show: (text) => { control.value = text; } };
@@ -131,14 +132,14 @@ function area(input, note) {
   const { field, kind } = input;
   const control = el("textarea", {
     id: newId(), rows: kind.code ? "3" : "4", spellcheck: kind.code ? "false" : null, class: kind.code ? "code-text" : null,
-    "aria-describedby": note, "aria-required": field.nullable ? null : "true", input: () => input.take(control.value),
+    "aria-describedby": note, "aria-required": input.optional ? null : "true", input: () => input.take(control.value),
   });
   return { control, controls: [control], show: (text) => { control.value = text; } };
 }
 
 function datetime(input, note) {
   const control = el("input", {
-    id: newId(), type: "datetime-local", step: "1", "aria-describedby": note, "aria-required": input.field.nullable ? null : "true",
+    id: newId(), type: "datetime-local", step: "1", "aria-describedby": note, "aria-required": input.optional ? null : "true",
     input: () => input.take(control.value),
   });
   return { control, controls: [control], show: (text) => { control.value = text; } };
@@ -175,7 +176,7 @@ function select(input, note) {
   const given = input.options.map((option) => el("option", { value: option.text }, option.label));
   const none = input.field.nullable ? [] : [el("option", { value: "", hidden: true }, "Choose")];
   const control = el("select", {
-    id: newId(), "aria-describedby": note, "aria-required": input.field.nullable ? null : "true", input: () => input.take(control.value),
+    id: newId(), "aria-describedby": note, "aria-required": input.optional ? null : "true", input: () => input.take(control.value),
   }, ...none, ...given);
   return { control, controls: [control], show: (text) => { control.value = text; } };
 }
