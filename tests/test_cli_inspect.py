@@ -38,10 +38,8 @@ imports  5 names, all on the allow-list
 ! written by scikit-learn 1.1.3, you have {here}: these predictions may differ or fail to load
 
 next
-  # an environment that has it:
-  uv venv --python 3.10 scikit-learn-1.1.3
-  uv pip install --python scikit-learn-1.1.3 --exclude-newer 2022-12-15 "scikit-learn==1.1.3" "setuptools<81"
-  # load it there and export it to ONNX (skl2onnx), or train it again here
+  # loads it in an environment that has that version, made for it, and converts it to ONNX:
+  modelport pack svc.pkl
 """
     )
 

@@ -125,29 +125,14 @@ def test_a_model_within_a_pickle_is_described_where_it_stands() -> None:
         ("scikit-learn-1.8.0/pipeline.pkl", "sklearn.pipeline.Pipeline"),
     ],
 )
-def test_an_old_pickle_gets_its_story_and_the_commands_for_its_environment(file: str, cls: str) -> None:
+def test_an_old_pickle_gets_its_story_and_the_way_on(file: str, cls: str) -> None:
     seen = modelport.inspect(models.OLD / file)
     version = json.loads((models.OLD / file).with_suffix(".json").read_text())["made_by"]["scikit-learn"]
     assert seen.card is not None
     assert (seen.card.cls, seen.card.version) == (cls, version)
     assert seen.refused == seen.missing == ()
     assert seen.warnings == (f"written by scikit-learn {version}, you have {seen.installed}: these predictions may differ or fail to load",)
-    assert seen.advice[1].startswith("uv venv --python 3.")
-    assert f'"scikit-learn=={version}"' in seen.advice[2]
-    assert "--exclude-newer 20" in seen.advice[2]
-
-
-def test_the_environment_of_an_old_version_is_given_as_commands() -> None:
-    from modelport.inspection.environments import commands
-
-    assert commands("scikit-learn", "1.1.2") == (
-        "uv venv --python 3.10 scikit-learn-1.1.2",
-        'uv pip install --python scikit-learn-1.1.2 --exclude-newer 2022-12-15 "scikit-learn==1.1.2" "setuptools<81"',
-    )
-    assert commands("xgboost", "9.0.0") == (
-        "uv venv xgboost-9.0.0",
-        'uv pip install --python xgboost-9.0.0 "xgboost==9.0.0" "setuptools<81"',
-    )
+    assert seen.advice[1] == f"modelport pack {seen.path}"
 
 
 NOTEBOOK = """

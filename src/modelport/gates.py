@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import platform
 from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from modelport import engines, inspection
 from modelport.bundle import ONNX, Bundle
 from modelport.errors import ModelFileError, Untrusted, VersionMismatch
 from modelport.frameworks import Card
+from modelport.inspection.report import differs, installed_version, written_by
 
 
 def check_python(path: Path, compiled_by: str) -> None:
@@ -55,17 +55,11 @@ def other_version(card: Card) -> str:
     scikit-learn's pickles hold its own objects: a forest written by 1.3 loads in 1.9 and answers wrongly, others do not load, and one minor
     version is enough. Before 0.18 they do not say what wrote them. The formats of the other libraries are stable across versions.
     """
-    own = card.cls.startswith("sklearn.")
-    if card.library != "scikit-learn" or (card.version is None and not own):
+    here = installed_version(card)
+    if card.library != "scikit-learn" or here is None or not differs(card, here):
         return ""
-    try:
-        here = version(card.library)
-    except PackageNotFoundError:
-        return ""
-    if card.version is not None and _minor(here) == _minor(card.version):
-        return ""
-    wrote = f"scikit-learn {card.version or 'before 0.18'}"
-    return f"{wrote} wrote this {card.cls.rpartition('.')[2]}; you have {here}, which does not load it, or answers wrongly with it"
+    wrote = f"scikit-learn {written_by(card)} wrote this {card.cls.rpartition('.')[2]}"
+    return f"{wrote}; you have {here}, which does not load it, or answers wrongly with it"
 
 
 def check_version(path: Path, card: Card, *, trust_version: bool = False) -> None:
@@ -121,7 +115,3 @@ def defined_in(path: Path) -> tuple[str, ...]:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names += [alias.asname or alias.name.split(".")[0] for alias in node.names]
     return tuple(names)
-
-
-def _minor(text: str) -> tuple[str, ...]:
-    return tuple(text.split(".")[:2])

@@ -10,13 +10,11 @@ from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 from modelport.frameworks import Card
-from modelport.inspection import environments
 from modelport.plugins import framework
 
 _UNCERTAIN = ("scikit-learn",)
 """Libraries whose pickles hold their own classes, and so only mean the same to the version that wrote them."""
 
-_THEN = "# load it there and export it to ONNX (skl2onnx), or train it again here"
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
 
@@ -128,6 +126,22 @@ def installed_version(card: Card | None) -> str | None:
     return None
 
 
+def differs(card: Card, installed: str) -> bool:
+    """Whether the version that wrote the model is of another minor release than the one installed; for stable formats, of a later one.
+
+    scikit-learn's own objects say which version wrote them from 0.18 on.
+    """
+    if card.version is None:
+        return card.library in _UNCERTAIN and card.cls.startswith("sklearn.")
+    wrote, here = _parts(card.version)[:2], _parts(installed)[:2]
+    return wrote != here if card.library in _UNCERTAIN else wrote > here
+
+
+def written_by(card: Card) -> str:
+    """The version that wrote a model of which `differs` is true, in words."""
+    return card.version or "before 0.18"
+
+
 def _story(
     path: str, form: str, card: Card | None, refused: tuple[str, ...], missing: tuple[str, ...], installed: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -135,7 +149,7 @@ def _story(
     served = card is not None and hasattr(framework(card.framework), "load")
     told = [_of_refused(card, refused, missing, served)]
     if served or card is None:
-        told = [_of_library(form, card, installed), _of_version(card, installed), _of_missing(path, missing), *told]
+        told = [_of_library(form, card, installed), _of_version(path, card, installed), _of_missing(path, missing), *told]
     warnings = [warning for warning, _ in told if warning]
     advice = [line for _, lines in told for line in lines]
     if form == "python":
@@ -163,12 +177,14 @@ def _of_library(form: str, card: Card | None, installed: str | None) -> _Told:
     return f"{card.library} is not installed here", [f"pip install {what}"]
 
 
-def _of_version(card: Card | None, installed: str | None) -> _Told:
-    if card is None or card.version is None or installed is None or not _differs(card, installed):
+def _of_version(path: str, card: Card | None, installed: str | None) -> _Told:
+    if card is None or installed is None or not differs(card, installed):
         return "", []
-    what = "these predictions may differ or fail to load" if card.library in _UNCERTAIN else "it may fail to load"
-    warning = f"written by {card.library} {card.version}, you have {installed}: {what}"
-    return warning, ["# an environment that has it:", *environments.commands(card.library, card.version), _THEN]
+    wrote = f"written by {card.library} {written_by(card)}, you have {installed}"
+    if card.library in _UNCERTAIN:
+        ways = ["# loads it in an environment that has that version, made for it, and converts it to ONNX:", f"modelport pack {path}"]
+        return f"{wrote}: these predictions may differ or fail to load", ways
+    return f"{wrote}: it may fail to load", [f"pip install --upgrade {card.library}"]
 
 
 def _of_missing(path: str, missing: tuple[str, ...]) -> _Told:
@@ -193,14 +209,6 @@ def _of_refused(card: Card | None, refused: tuple[str, ...], missing: tuple[str,
     kind = f"a {card.framework} model does" if card else "models do"
     advice = ["# only if you know who made it, and why it needs these: --trust"] if served else []
     return f"would use what {kind} not need: {_some(others)}", advice
-
-
-def _differs(card: Card, installed: str | None) -> bool:
-    """Whether the version that wrote the model is of another minor release; for the stable formats, of a later one."""
-    if card.version is None or installed is None:
-        return False
-    wrote, here = _parts(card.version)[:2], _parts(installed)[:2]
-    return wrote != here if card.library in _UNCERTAIN else wrote > here
 
 
 def _parts(text: str) -> list[int]:
