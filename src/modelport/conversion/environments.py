@@ -250,7 +250,7 @@ def _resolve(uv: str, wanted: Recipe) -> tuple[str, Path, list[str], bool]:
             return version, python, pins, False
         try:
             return version, python, _compiled(uv, python, [*pins, *wanted.tools], []), True
-        except _Unsolvable:
+        except NoEnvironment:
             return version, python, pins, False
     raise AssertionError("the last try returns or raises")
 
