@@ -133,6 +133,9 @@ def test_an_environment_is_made_once_and_has_the_exact_versions(cache: Path, reg
     assert make(LIGHT, told.append) == made
     assert len(told) == 1
     assert [folder.name for folder in cache.iterdir()] == [made.python.parent.parent.name]
+    made.python.unlink()  # as when the Python it was made with has been removed
+    assert make(LIGHT, told.append) == made
+    assert made.python.is_file()
 
 
 def test_what_fits_nothing_is_one_line(cache: Path, registry: None) -> None:

@@ -62,6 +62,13 @@ def other_version(card: Card) -> str:
     return f"{wrote}; you have {here}, which does not load it, or answers wrongly with it"
 
 
+def not_installed(card: Card) -> str:
+    """The story of a scikit-learn model where there is no scikit-learn at all; else ""."""
+    if card.library != "scikit-learn" or card.version is None or installed_version(card) is not None:
+        return ""
+    return f"scikit-learn {card.version} wrote this {card.cls.rpartition('.')[2]}, and there is none here"
+
+
 def check_version(path: Path, card: Card, *, trust_version: bool = False) -> None:
     """VersionMismatch when `other_version` has a story to tell of the file."""
     story = "" if trust_version else other_version(card)

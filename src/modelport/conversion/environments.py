@@ -201,6 +201,8 @@ def make(wanted: Recipe, told: Callable[[str], None] = lambda line: None) -> Env
         _run(uv, [*words, "--requirement", "-"], _INSTALL_S, lock)
         about = {"recipe": asdict(wanted), "version": version, "pins": dict(pin.split("==") for pin in pins), "has_tools": has_tools}
         (venv / "modelport.json").write_text(json.dumps(about))
+        if target.is_dir() and _opened(target, wanted) is None:
+            shutil.rmtree(target)  # the Python that it was made with is gone
         try:
             venv.rename(target)
         except OSError:
