@@ -240,7 +240,7 @@ def _answer(child: _Child, request: Any) -> bytes:
         error = {"kind": "memory", "text": "it takes more memory than is allowed"}
     except BaseException as raised:  # noqa: BLE001 also what ends a process: whatever the model raises is told
         text = next(iter(str(raised).strip().splitlines()), "")[:300]
-        kind = "not-converted" if type(raised).__name__ == "NotConverted" else "raised"
+        kind = "not-converted" if any(cls.__name__ == "NotConverted" for cls in type(raised).__mro__) else "raised"
         error = {"kind": kind, "text": text, "type": type(raised).__name__}
     return bytes(wire.dump({"id": request["id"], "error": error}))
 
