@@ -19,7 +19,7 @@ import numpy as np
 from modelport import bundle as bundles
 from modelport.engines import Engine
 from modelport.frameworks import Card
-from modelport.serving.app import create_app
+from modelport.serving.app import Application, create_app
 from modelport.serving.listener import bind
 from modelport.serving.logs import Log
 from modelport.serving.server import Server
@@ -120,6 +120,7 @@ class Live:
     url: str
     port: int
     log: Sink
+    app: Application
 
     def client(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=30, trust_env=False, **options)
@@ -143,7 +144,7 @@ def live(services: Service | Sequence[Service], log: Log | None = None, **settin
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
-        yield Live(f"http://127.0.0.1:{port}", port, sink)
+        yield Live(f"http://127.0.0.1:{port}", port, sink, app)
     finally:
         server.should_exit = True
         thread.join()

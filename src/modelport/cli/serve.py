@@ -41,6 +41,14 @@ def serving_options(command: _Command) -> _Command:
                 "--threads", type=click.IntRange(1, 256), help="How many threads each has; by a measurement otherwise, mostly one."
             ),
             engine_option,
+            click.option(
+                "--allow-url",
+                metavar="HOST",
+                multiple=True,
+                is_flag=False,
+                flag_value="*",
+                help="Fetch pictures that callers name by URL: from any public host; or from HOST, *.HOST or an origin alone.",
+            ),
             click.option("--timeout", type=click.FloatRange(0.01), default=30.0, show_default=True, help="Seconds an answer may take."),
             click.option(
                 "--drain-delay", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds it takes calls when told to stop."
@@ -53,7 +61,7 @@ def serving_options(command: _Command) -> _Command:
                 "--log-lines", type=click.IntRange(0), default=100, show_default=True, help="Answers a second that each process logs."
             ),
             click.option("--max-memory", metavar="SIZE", help="Replace a worker that has grown beyond this."),
-            click.option("--max-body", metavar="SIZE", default="16MB", show_default=True, help="The largest body taken."),
+            click.option("--max-body", metavar="SIZE", help="The largest body taken: 16MB; a picture alone 10MB."),
             click.option("--max-rows", type=click.IntRange(1), default=100_000, show_default=True, help="The most rows in one body."),
         )
     ):
@@ -125,6 +133,10 @@ def settings_of(flags: dict[str, Any]) -> Settings:
     keys = keys_of(environment["MODELPORT_API_KEY"]) if "MODELPORT_API_KEY" in environment else frozenset()
     if flags["keys"]:
         keys |= read_keys(Path(flags["keys"]))
+    if flags["allow_url"]:
+        from modelport.serving.fetch import Allowed
+
+        Allowed(tuple(flags["allow_url"]))
     on_vertex = "AIP_HTTP_PORT" in environment
     return Settings(
         # Vertex AI reaches the container from outside, and asks for no key: what stands before it does.
@@ -135,7 +147,9 @@ def settings_of(flags: dict[str, Any]) -> Settings:
         host_names=tuple(name.lower() for name in flags["host_name"]),
         cors=tuple(origin.lower().rstrip("/") for origin in flags["cors"]),
         max_memory_bytes=_bytes(flags["max_memory"], "--max-memory") if flags["max_memory"] else None,
-        max_body_bytes=_bytes(flags["max_body"]),
+        max_body_bytes=_bytes(flags["max_body"]) if flags["max_body"] else Settings.max_body_bytes,
+        max_picture_bytes=_bytes(flags["max_body"]) if flags["max_body"] else Settings.max_picture_bytes,
+        allow_url=tuple(word.lower().rstrip("/") for word in flags["allow_url"]),
         max_rows=flags["max_rows"],
         workers=flags["workers"],
         threads=flags["threads"],
@@ -161,8 +175,10 @@ def welcome(opened: Sequence[Opened], settings: Settings, host: str, port: int) 
     lines = [f"serving {served}", f"  page   {base}/", f"  docs   {base}/docs"]
     path = "/predict" if len(opened) == 1 else f"/models/{opened[0].name}/predict"
     examples = opened[0].bundle.read_json("example.json")
-    if examples:
-        key = ' -H "Authorization: Bearer $MODELPORT_API_KEY"' if settings.keys else ""
+    key = ' -H "Authorization: Bearer $MODELPORT_API_KEY"' if settings.keys else ""
+    if any(field.kind == "image" for field in opened[0].bundle.signature.inputs):
+        lines.append(f"  try    curl {base}{path}{key} -F image=@picture.jpg")
+    elif examples:
         body = shlex.quote(json.dumps(examples[0], ensure_ascii=False, separators=(",", ":")))
         lines.append(f"  try    curl {base}{path}{key} -H 'Content-Type: application/json' -d {body}")
     lines.append("Ctrl+C stops it.")

@@ -11,19 +11,21 @@ import mimetypes
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from urllib.parse import parse_qs
 
 from starlette.routing import Route, Router
 
 from modelport import __version__
-from modelport.errors import MethodNotAllowed, NotFound, Unavailable, UsageError
-from modelport.serving import dialects, openapi, resources
+from modelport.errors import MalformedBody, MethodNotAllowed, NotFound, Unavailable, UsageError
+from modelport.serving import dialects, openapi, resources, uploads
 from modelport.serving.batching import Work
 from modelport.serving.guard import Disconnected, Exchange, Guard, Receive, Scope, Send
-from modelport.serving.inputs import Rows
+from modelport.serving.inputs import Rows, parse_json
 from modelport.serving.logs import Log
 from modelport.serving.metrics import Snapshot, expose, merge, of_processes
 from modelport.serving.negotiation import HTML, JSON, choose, prefers_page
@@ -35,10 +37,14 @@ from modelport.serving.telemetry import Telemetry
 from modelport.serving.tracing import Tracer, from_environment
 from modelport.signature import Columns, did_you_mean
 
+if TYPE_CHECKING:
+    from modelport.serving.fetch import Fetcher
+
 _SOON_BYTES = 64 * 2**10
 """So much is read or written in less than a few milliseconds."""
 _BYTES_PER_ROW = 64
-_MOST_HELPED = 64
+_MOST_HELPED_BYTES = 2**28
+"""What may wait for a thread at once, or be read on one."""
 _Made = TypeVar("_Made")
 Decode: TypeAlias = Callable[[Service, dialects.Request], Call]
 Handler: TypeAlias = Callable[[Exchange, Mapping[str, str]], Awaitable[Answer]]
@@ -54,7 +60,8 @@ def respond(decode: Decode, service: Service, request: dialects.Request) -> tupl
     """A request's bytes answered with bytes, and how many rows that were: the whole contract, without a server around it."""
     call = decode(service, request)
     columns = service.engine.predict(call.rows.columns) if call.rows.count else None
-    return Answer(call.encode(columns), call.content_type), call.rows.count
+    made = call.encode(columns)
+    return made if isinstance(made, Answer) else Answer(made, call.content_type), call.rows.count
 
 
 class Application:
@@ -78,8 +85,10 @@ class Application:
             service.observer = self.telemetry.metrics.models[service.name]
         self.totals: Callable[[], Awaitable[Snapshot]] = self._totals
         """What all workers counted; where there is but this process, what it did."""
-        self._helper = ThreadPoolExecutor(2, "helper")
-        self._helped = 0
+        self.fetcher = _fetcher(settings)
+        """What fetches pictures that callers name by their URL; None where that is not allowed."""
+        self._helper = ThreadPoolExecutor(max(2, resources.cores()), "helper")
+        self._helped_bytes = 0
         self._documents: dict[str, bytes] = {}
         endpoints = self._endpoints()
         self.methods = {path: tuple(handlers) for path, handlers in endpoints.items()}
@@ -111,6 +120,8 @@ class Application:
         paths: dict[str, dict[str, Handler]] = {}
         if self._only:
             paths["/predict"] = {"POST": partial(self._ask, dialects.native)}
+            if self.fetcher is not None and self._only.inputs.picture is not None:
+                paths["/predict"]["GET"] = self._ask_by_url
             paths["/invocations"] = {"POST": partial(self._ask, dialects.invocations)}
         paths |= {
             "/models/{name}/predict": {"POST": partial(self._ask, dialects.native)},
@@ -161,15 +172,56 @@ class Application:
     async def _ask(self, decode: Decode, exchange: Exchange, path: Mapping[str, str]) -> Answer:
         service = self._service(exchange, path)
         content_type, accept = exchange.header("content-type"), exchange.header("accept") or ""
-        request = dialects.Request(await exchange.body(), content_type, accept, self.settings.max_rows, exchange.query)
+        request = dialects.Request(
+            await exchange.body(),
+            content_type,
+            accept,
+            self.settings.max_rows,
+            self.settings.max_picture_bytes,
+            exchange.header("inference-header-content-length"),
+            query=exchange.query,
+        )
+        if self.fetcher is not None and service.inputs.has_pictures:
+            request = await self._with_pictures(self.fetcher, exchange, request)
+        return await self._answer(decode, service, exchange, request)
+
+    async def _ask_by_url(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        """The answer to the picture that the query names."""
+        assert self.fetcher is not None
+        asked = parse_qs(exchange.query.decode("latin-1"), keep_blank_values=True)
+        if asked.keys() != {"url"} or len(asked["url"]) != 1:
+            raise MalformedBody("the query is not ?url=...", hint="GET /predict?url=https%3A%2F%2Fexample.com%2Fcat.jpg")
+        request = dialects.Request(to_json({"url": asked["url"][0]}), JSON, exchange.header("accept") or "", 1)
+        request = await self._with_pictures(self.fetcher, exchange, request)
+        return await self._answer(dialects.native, self._service(exchange, path), exchange, request)
+
+    async def _with_pictures(self, fetcher: Fetcher, exchange: Exchange, request: dialects.Request) -> dialects.Request:
+        """The request with the pictures that its JSON names by their URLs. A body that is no JSON is left to who reads it next."""
+        if b'"url"' not in request.body or not (request.content_type or "").lower().startswith(JSON):
+            return request
+        try:
+            urls = await self._where_it_fits(len(request.body), lambda: uploads.urls_in(parse_json(request.body)))
+        except MalformedBody:
+            return request
+        found = await fetcher.fetch_all(urls, exchange.caller)
+        for one in found.values():
+            if isinstance(one, bytes):
+                self.telemetry.metrics.fetched("ok")
+            else:
+                self.telemetry.metrics.fetched(one.result)
+                self.log.event("fetch", result=one.result, detail=one.reason, request_id=exchange.request_id)
+        return replace(request, fetched=found)
+
+    async def _answer(self, decode: Decode, service: Service, exchange: Exchange, request: dialects.Request) -> Answer:
         begun = perf_counter()
-        call = await self._where_it_fits(len(request.body), partial(decode, service, request))
+        size = len(request.body) + (_SOON_BYTES if service.inputs.has_pictures else 0)  # decoding a picture takes its time
+        call = await self._where_it_fits(size, partial(decode, service, request))
         exchange.rows, exchange.validate_s = call.rows.count, perf_counter() - begun
         columns = await self._predict(service, exchange, call, request) if call.rows.count else None
         begun = perf_counter()
-        body = await self._where_it_fits(call.rows.count * _BYTES_PER_ROW, partial(call.encode, columns))
+        made = await self._where_it_fits(call.rows.count * _BYTES_PER_ROW, partial(call.encode, columns))
         exchange.encode_s = perf_counter() - begun
-        return Answer(body, call.content_type)
+        return made if isinstance(made, Answer) else Answer(made, call.content_type)
 
     async def _predict(self, service: Service, exchange: Exchange, call: Call, request: dialects.Request) -> Columns:
         """The model's answers to the rows of `call`, which share calls of the model with whatever else waits for it."""
@@ -215,13 +267,13 @@ class Application:
         """Do at once what is soon done; on a thread what would keep health checks waiting."""
         if size <= _SOON_BYTES:
             return work()
-        if self._helped >= _MOST_HELPED:
-            raise Unavailable(f"{self._helped} large bodies are being read already")
-        self._helped += 1
+        if self._helped_bytes and self._helped_bytes + size > _MOST_HELPED_BYTES:
+            raise Unavailable(f"{self._helped_bytes:,} bytes of other requests are being read already")
+        self._helped_bytes += size
         try:
             return await asyncio.get_running_loop().run_in_executor(self._helper, work)
         finally:
-            self._helped -= 1
+            self._helped_bytes -= size
 
     def _service(self, exchange: Exchange, path: Mapping[str, str]) -> Service:
         """The model that a path names, or the only one."""
@@ -323,6 +375,14 @@ class Application:
         raise NotFound(f"there is no path {path!r}{did_you_mean(path, self._paths)}", hint=hint)
 
 
+def _fetcher(settings: Settings) -> Fetcher | None:
+    if not settings.allow_url:
+        return None
+    from modelport.serving.fetch import Allowed, Fetcher
+
+    return Fetcher(Allowed(settings.allow_url), settings.max_picture_bytes)
+
+
 class Endpoint:
     """One path as an ASGI application: its methods, HEAD with GET, OPTIONS, and 405 for the others."""
 
@@ -360,6 +420,7 @@ def describe(service: Service, settings: Settings, functions: Sequence[Service] 
         "description": settings.description or bundle.description,
         "framework": bundle.card.framework,
         "engine": service.engine_name,
+        "fetches_urls": bool(settings.allow_url) and service.inputs.has_pictures,
         "signature": service.signature.to_dict(),
         "endpoints": {
             "page": f"{base}/",

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Annotated, Any, Literal, TypeAlias
@@ -22,6 +22,8 @@ import msgspec
 import numpy as np
 
 from modelport.errors import BodyTooLarge, FieldError, InvalidInput, MalformedBody, pointer
+from modelport.pictures import PictureError
+from modelport.serving import uploads
 from modelport.signature import MAX_ERRORS, Columns, Field, MatrixColumns, Signature, WrongValue, check, to_array
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -96,12 +98,19 @@ class Inputs:
         self.example = _shortened(json.dumps(signature.example() if example is None else example, ensure_ascii=False))
         self._fast = _reader(signature)
         self._holds_json = any(field.kind == "json" for field in signature.inputs)
+        self.has_pictures = any(field.kind == "image" for field in signature.inputs)
+        """Whether reading a body takes long, as pictures are decoded."""
+        self.picture = uploads.picture_field(signature)
+        """The field that a picture alone is for."""
 
-    def json(self, body: bytes, max_rows: int) -> Rows:
-        """One record or a list of them. MalformedBody, InvalidInput (it lists every wrong value), BodyTooLarge for too many rows."""
+    def json(self, body: bytes, max_rows: int, fetched: Mapping[str, bytes | PictureError] | None = None) -> Rows:
+        """One record or a list of them; `fetched` are the pictures behind the URLs in it.
+
+        MalformedBody, InvalidInput (it lists every wrong value), BodyTooLarge for too many rows.
+        """
         rows = self.quick(body)
         if rows is None:
-            rows = self._json_slowly(body, max_rows)
+            rows = self._json_slowly(body, max_rows, fetched)
         elif rows.count > max_rows:
             raise _too_many(rows.count, max_rows)
         return rows
@@ -113,15 +122,19 @@ class Inputs:
         except MalformedBody:  # a key stands twice: `json` says so in full
             return None
 
-    def _json_slowly(self, body: bytes, max_rows: int) -> Rows:
+    def _json_slowly(self, body: bytes, max_rows: int, fetched: Mapping[str, bytes | PictureError] | None = None) -> Rows:
         value = parse_json(body, f"Send a record, {self.example}, or a list of records.")
         single = not isinstance(value, list)
-        return self.records([value] if single else value, max_rows, single=single)
+        return self.records([value] if single else value, max_rows, single=single, fetched=fetched)
 
-    def records(self, records: Sequence[Any], max_rows: int, *, single: bool = False) -> Rows:
-        """Records that `parse_json` has read."""
+    def records(
+        self, records: Sequence[Any], max_rows: int, *, single: bool = False, fetched: Mapping[str, bytes | PictureError] | None = None
+    ) -> Rows:
+        """Records that `parse_json` has read, or that hold pictures as bytes."""
         if len(records) > max_rows:
             raise _too_many(len(records), max_rows)
+        if self.has_pictures:
+            records = uploads.resolved(records, self.signature, fetched or {})
         columns = self.signature.columns(records, single=single)
         if self._holds_json:
             _refuse_numbers_beyond_json(records)

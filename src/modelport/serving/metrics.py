@@ -72,6 +72,11 @@ FAMILIES = {
     "modelport_queue_age_seconds": Family(
         "gauge", "How long the request that waits longest has waited; 0 where none waits.", ("model",), largest=True
     ),
+    "modelport_fetches_total": Family(
+        "counter",
+        "Pictures that callers named by their URL: ok, refused (by the URL itself), failed (what became of it stands in the log).",
+        ("result",),
+    ),
     "modelport_log_lines_total": Family(
         "counter",
         "Lines of the log: written, sampled_out (others stand for them), dropped (nobody took them, or writing failed).",
@@ -120,6 +125,11 @@ class Metrics:
         self._series: dict[tuple[str, str, int], tuple[list[float], ModelMetrics | None]] = {}
         """By model, route and status: how long answers took, and what else is counted of the model."""
         self._log = log
+        self._fetches: dict[str, int] = {}
+
+    def fetched(self, result: str) -> None:
+        """A picture was fetched, or was not."""
+        self._fetches[result] = self._fetches.get(result, 0) + 1
 
     def answered(self, model: str, route: str, status: int, seconds: float, rows: int, validate_s: float, encode_s: float) -> None:
         """A request was answered. Stages that it did not reach took 0 seconds; where no rows are known they are -1."""
@@ -148,6 +158,7 @@ class Metrics:
             "modelport_requests_total": [(labels, [sum(numbers[:-1])]) for labels, numbers in durations],
             "modelport_request_duration_seconds": durations,
             "modelport_requests_in_flight": [([], [sum(count() for count in self.in_flight)])],
+            "modelport_fetches_total": [([result], [count]) for result, count in list(self._fetches.items())],
             "modelport_log_lines_total": [([fate], [count]) for fate, count in self._log().items()],
             "modelport_build_info": [([__version__, "{}.{}.{}".format(*sys.version_info)], [1])],
         }

@@ -15,6 +15,7 @@ from modelport.serving.batching import Batcher, Flight, Observer, Pace
 from modelport.serving.control import fingerprint
 from modelport.serving.inputs import Inputs, Rows, join
 from modelport.serving.outputs import Answers, Encoder, to_json
+from modelport.serving.problems import Answer
 from modelport.serving.settings import Settings
 from modelport.signature import Columns, Signature
 
@@ -114,7 +115,11 @@ class Service:
         """Time calls of several sizes on the examples."""
 
         def rows(count: int) -> Sequence[Rows]:
-            return [self.inputs.json(to_json(list(islice(cycle(self.examples), count))), count)]
+            if not self.inputs.has_pictures:
+                return [self.inputs.json(to_json(list(islice(cycle(self.examples), count))), count)]
+            once = self.inputs.json(to_json(self.examples), len(self.examples))  # decoding takes longer than many a model
+            places = [place % once.count for place in range(count)]
+            return [Rows(count, False, {name: column[places] for name, column in once.columns.items()})]
 
         curve = engines.measure(self.predict, rows) if self.examples else []
         self.row_s = curve[0][1] if curve else 0.0
@@ -162,7 +167,8 @@ class Call:
     """
 
     rows: Rows
-    encode: Callable[[Columns | None], bytes]
+    encode: Callable[[Columns | None], bytes | Answer]
+    """Gives the body of the answer, or the answer with headers of its own."""
     content_type: str = "application/json"
     plain: bool = False
     """Whether the body is JSON in Modelport's own form, and so is the answer."""

@@ -31,6 +31,10 @@ class Settings:
     cors: tuple[str, ...] = ()
     """Origins whose pages may call the service; "*" is any."""
     max_body_bytes: int = 16 * 2**20
+    max_picture_bytes: int = 10 * 2**20
+    """Of one picture that comes as it is: as the body, in a form, or from a URL. In JSON it is the body that counts."""
+    allow_url: tuple[str, ...] = ()
+    """From where pictures are fetched that callers name by their URL: hosts, origins, or "*" for any public host; none fetches none."""
     max_rows: int = 100_000
     max_header_bytes: int = 32 * 2**10
     """The request's line and headers together."""
