@@ -131,10 +131,11 @@ class World:
 class Asked(Work[Numbers, list[int]]):
     """A request that keeps what it got."""
 
-    __slots__ = ("answers", "error", "times")
+    __slots__ = ("answered", "answers", "error", "times", "world")
 
     def __init__(self, world: World, *values: int, caller: str = "one", within: float = 30.0) -> None:
         super().__init__(Numbers(values), world.time() + within, caller, Asked.take)
+        self.world, self.answered = world, 0.0
         self.answers: list[int] | None = None
         self.error: Exception | None = None
         self.times = 0
@@ -142,6 +143,7 @@ class Asked(Work[Numbers, list[int]]):
     @staticmethod
     def take(work: Any, answers: list[int] | None, start: int, error: Exception | None) -> None:
         work.times += 1
+        work.answered = work.world.time()
         work.error = error
         work.answers = None if answers is None else answers[start : start + work.rows.count]
 
@@ -210,19 +212,20 @@ def test_what_arrives_while_the_model_is_busy_makes_the_next_call() -> None:
     assert world.calls == [[(1,)], [(2,), (3,), (4,)]]
 
 
-def test_the_next_call_begins_before_the_answers_of_the_last_are_delivered() -> None:
-    """The thread is never idle for the sake of encoding."""
+def test_who_asks_again_as_soon_as_it_has_its_answer_is_in_the_next_call() -> None:
+    """Callers that wait for their answers fall into step, and do not take turns in two halves."""
     world = World()
     batcher = world.batcher()
-    first, second = Asked(world, 1), Asked(world, 2)
-    ask(batcher, first)
+    ask(batcher, Asked(world, 1))
     world.turn()
-    ask(batcher, second)
+    ask(batcher, Asked(world, 2))
     world.call()
-    busy_at_delivery = []
-    first.done = lambda *_: busy_at_delivery.append(len(world._on_thread))  # type: ignore[assignment]
     world.turn()
-    assert busy_at_delivery == [1]
+    assert batcher.busy
+    ask(batcher, Asked(world, 3))
+    world.settle()
+    assert world.calls == [[(1,)], [(2,), (3,)]]
+    assert not batcher.busy
 
 
 @given(
@@ -381,6 +384,15 @@ def test_what_cannot_be_answered_in_time_is_refused_at_once_with_the_seconds_to_
     assert 6 not in world.computed
 
 
+def test_a_line_that_does_not_empty_gets_shorter() -> None:
+    """A burst may fill it; but what comes all the time gains nothing by waiting long."""
+    flood = Flood(0.0005, lambda value: 0.005, expected_s=0.005)
+    flood.last(5.0)
+    waits = [one.answered - (one.deadline - 0.9) for one in flood.taken]
+    assert max(waits[:200]) > 0.7
+    assert max(waits[-200:]) < 0.4
+
+
 def test_an_idle_model_is_tried_however_slow_it_is_said_to_be() -> None:
     """A pace that is wrong must not shut the service for ever."""
     world = World(FAST)
@@ -403,6 +415,88 @@ def test_no_more_wait_than_the_limit() -> None:
     ask(batcher, Asked(world, 9))
 
 
+class Flood(World):
+    """A world in which a request comes every so often, also while the model computes, and each row costs what it says."""
+
+    def __init__(self, every_s: float, cost_s: Callable[[int], float], *, expected_s: float, within: float = 0.9) -> None:
+        super().__init__()
+        self.every_s, self.cost_s, self.within = every_s, cost_s, within
+        self.coming_s, self.number = self.now, 0
+        self.taken: list[Asked] = []
+        self.refused = 0
+        self.busy_s = 0.0
+        self.flooded = self.batcher(timeout_s=within, pace=Pace([(rows, expected_s * rows) for rows in (1, 8, 64)]))
+
+    def predict(self, parts: Sequence[Numbers]) -> list[int]:
+        self.calls.append(list(parts))
+        values = [value for part in parts for value in part]
+        seconds = sum(map(self.cost_s, values))
+        self.busy_s += seconds
+        self.come(self.now + seconds)
+        return values
+
+    def come(self, until: float) -> None:
+        """Time passes, and requests come."""
+        while self.coming_s <= until:
+            self.now = max(self.now, self.coming_s)
+            self.coming_s += self.every_s
+            self.number += 1
+            one = Asked(self, self.number, within=self.within)
+            try:
+                self.flooded.submit(one)
+            except Unavailable:
+                self.refused += 1
+            else:
+                self.taken.append(one)
+        self.now = until
+
+    def last(self, seconds: float) -> float:
+        """Let it go on for so long; the part of that in which the model computed what was answered in time."""
+        end = self.now + seconds
+        self.come(self.now)
+        while self.now < end:
+            self.turn()
+            if self._on_thread:
+                self.call()
+            elif not self._soon:
+                self.come(self.coming_s)
+        self.settle_without_more()
+        return sum(self.cost_s(one.rows[0]) for one in self.taken if one.answers is not None) / self.busy_s
+
+    def settle_without_more(self) -> None:
+        self.coming_s = float("inf")
+        self.settle()
+
+
+def _uneven(value: int) -> float:
+    """Mostly 2 ms, and every tenth 32 ms."""
+    return 0.032 if value % 10 == 0 else 0.002
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "expected_s", "most_late"),
+    [
+        (lambda value: 0.005, 0.005, 0),
+        (lambda value: 0.005, 0.00005, 0),  # rows cost a hundred times what the example did
+        (lambda value: 0.005, 0.5, 0),  # and a hundredth
+        (_uneven, 0.005, 5),
+        (lambda value: 0.002 if value < 20_000 else 0.006, 0.002, 40),  # it becomes slower
+    ],
+    ids=["as expected", "slower than expected", "faster than expected", "uneven", "becoming slower"],
+)
+def test_ten_times_too_much_leaves_nearly_all_the_time_for_what_is_in_time(
+    cost_s: Callable[[int], float], expected_s: float, most_late: int
+) -> None:
+    """And nearly all that was taken is answered: the rest was refused when it came."""
+    flood = Flood(0.0005, cost_s, expected_s=expected_s)
+    assert flood.last(20.0) > 0.99
+    assert flood.busy_s > 19.9
+    late = [one for one in flood.taken if one.answers is None]
+    assert len(late) <= most_late
+    assert len(flood.taken) + flood.refused == flood.number
+    assert all(one.times == 1 for one in flood.taken)
+
+
 # Deadlines and those who left
 
 
@@ -420,6 +514,35 @@ def test_expired_work_is_never_computed() -> None:
     assert in_time.answers == [30]
     assert world.computed == [1, 3]
     assert seen.sheds == ["expired"]
+
+
+def test_what_cannot_be_in_time_any_more_gives_way_to_what_can() -> None:
+    """A row takes a second: who has half of one left would be computed for nothing."""
+    world = World((0.0, 1.0))
+    batcher = world.batcher()
+    ask(batcher, Asked(world, 1))
+    world.turn()
+    doomed, in_time = Asked(world, 2, within=20.0), Asked(world, 3, within=100.0)
+    ask(batcher, doomed, in_time)
+    world.now += 18.6
+    world.settle()
+    assert isinstance(doomed.error, DeadlineExceeded)
+    assert in_time.answers == [30]
+    assert world.computed == [1, 3]
+
+
+def test_what_seems_too_late_is_tried_where_nothing_else_waits() -> None:
+    """It may be the pace that is wrong."""
+    world = World((0.0, 1.0))
+    batcher = world.batcher()
+    ask(batcher, Asked(world, 1))
+    world.turn()
+    hopeless = Asked(world, 2, within=20.0)
+    ask(batcher, hopeless)
+    world.now += 18.6
+    world.cost = (0.0, 0.1)
+    world.settle()
+    assert hopeless.answers == [20]
 
 
 def test_callers_of_a_stuck_model_are_told_when_their_deadlines_pass() -> None:
@@ -607,6 +730,29 @@ def test_one_pause_of_the_machine_changes_the_pace_little() -> None:
     pace = Pace([(rows, 0.001) for rows in (1, 8, 64)])
     pace.learn(8, 10.0)
     assert pace.seconds(8) < 0.002
+
+
+def test_three_surprises_in_a_row_are_believed() -> None:
+    """Calls that take a hundred times what the example did, or a hundredth, are known as such after three of them."""
+    for times in (100.0, 0.01):
+        pace = Pace([(rows, 0.001 + 0.001 * rows) for rows in (1, 8, 64)])
+        for rows in (4, 2, 8):
+            pace.learn(rows, times * (0.001 + 0.001 * rows))
+        for rows in (2, 4, 8):
+            assert pace.seconds(rows) == pytest.approx(times * (0.001 + 0.001 * rows), rel=0.35)
+
+
+def test_after_a_call_that_took_far_longer_than_expected_the_next_is_small() -> None:
+    """Its rows may be such as cost so much."""
+    world = World((0.01, 0.001))
+    batcher = world.batcher()
+    ask(batcher, Asked(world, -1))
+    world.turn()
+    ask(batcher, *(Asked(world, value) for value in range(60)))
+    world.cost = (0.06, 0.001)
+    world.call()
+    world.settle()
+    assert [len(call) for call in world.calls[:2]] == [1, 4]
 
 
 def test_calls_of_one_size_move_the_pace_and_keep_how_it_parts() -> None:

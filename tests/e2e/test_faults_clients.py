@@ -113,8 +113,8 @@ def test_30_and_40_of_far_too_much_what_can_be_answered_is_and_health_all_the_wh
             statuses, refused, health = asyncio.run(flooded(service))
             assert set(health) == {200}
             assert set(statuses) <= {200, 503, 504}
-            assert statuses[503] > 4 * statuses[200], "it was not far too much"
-            assert statuses[504] < statuses[200]  # how many is for bench/overload.py
+            assert statuses[503] > 6 * statuses[200], "it was not far too much"
+            assert statuses[504] < statuses[200] / 2  # how many is for bench/overload.py
             assert {after.isdecimal() and int(after) > 0 for after in refused} == {True}
             metrics = client.get("/metrics").text
             assert [ask(client).status_code for _ in range(50)] == [200] * 50

@@ -4,6 +4,8 @@ If the model is idle it is called on the next turn of the loop, with all that ar
 and the next call takes it. There is no timer and nothing to tune: how large a call may be follows from how long calls have taken (`Pace`).
 
     submit -> a line for each caller -> _gather -> the loop or the model's thread -> done, for each request its own rows
+
+Answers go out before the next call begins: who asks again at once is in it, and the thread that encodes has the core for itself.
 """
 
 from __future__ import annotations
@@ -30,6 +32,14 @@ _MANY = 100
 """Requests of one turn of the loop; more of them are looked at."""
 _SURE = 0.8
 """What is taken is expected to be answered in this part of the time it has: calls differ, and who is late was computed for nothing."""
+_SURE_OF_STANDING = 0.4
+"""The same of a line that has not emptied for as long as an answer may take: a shorter one answers as many, sooner, and fewer too late."""
+_SURPRISE = 2.0
+"""A call that takes so many times what was expected is a surprise, and so is one that takes so small a part of it."""
+_SURPRISES = 3
+"""So many in a row are no accidents: rows cost other than they did."""
+_REMEMBERED = 0.25
+"""The calls of this part of the longest wait say how fast a line moves."""
 _PROBE_EVERY = 16
 """On a thread a call seems longer than it is, for the loop is in its way: so what may be short is tried on the loop every so often."""
 
@@ -121,7 +131,8 @@ class Pace:
     """How long calls take: seconds = fixed + each * rows, fitted to the calls seen.
 
     Least squares of the relative error, in which older calls count less and less. One call counts at most four times what was expected, so
-    that a pause of the machine is no lesson.
+    that a pause of the machine is no lesson; but when three in a row surprise in the same way, all that was seen is taken to be so many
+    times off.
     """
 
     _KEPT = 0.9
@@ -130,6 +141,8 @@ class Pace:
     def __init__(self, measured: Sequence[tuple[int, float]] = ()) -> None:
         self.fixed_s, self.each_s = 0.001, 0.0
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
+        self._last: deque[tuple[int, float]] = deque(maxlen=_SURPRISES)
+        """The last calls."""
         for rows, seconds in measured:
             self._take(rows, seconds, seconds)
 
@@ -146,6 +159,12 @@ class Pace:
         """How long a call may be made by adding rows to it: beyond, that pays no more."""
         return max(_LEAST_SECONDS, _WORTHWHILE * self.fixed_s)
 
+    @property
+    def doubt_s(self) -> float:
+        """What a row may cost now, if the last call took surprisingly long: as much as one of its rows; else 0."""
+        rows, seconds = self._last[-1] if self._last else (1, 0.0)
+        return seconds / rows if seconds > _SURPRISE * self.seconds(rows) else 0.0
+
     def wait(self, rows: int) -> float:
         """Seconds for so many rows in calls of the best size."""
         best = max(1.0, (self.longest_s - self.fixed_s) / self.each_s) if self.each_s else math.inf
@@ -153,8 +172,20 @@ class Pace:
 
     def learn(self, rows: int, seconds: float) -> None:
         """A call of so many rows took so long."""
+        self._last.append((rows, seconds))
+        if self.known and len(self._last) == _SURPRISES:
+            times = sorted(took_s / self.seconds(count) for count, took_s in self._last)
+            if times[0] > _SURPRISE or times[-1] < 1 / _SURPRISE:
+                self._rescale(times[_SURPRISES // 2])
+                self._last.clear()
         expected_s = self.seconds(rows) if self.known else seconds
         self._take(rows, min(seconds, 4 * expected_s), expected_s)
+
+    def _rescale(self, times: float) -> None:
+        """Let every call seen so far have taken so many times as long."""
+        w, wx, wxx, wy, wxy = self._sums
+        self._sums = w / times**2, wx / times**2, wxx / times**2, wy / times, wxy / times
+        self.fixed_s, self.each_s = self.fixed_s * times, self.each_s * times
 
     def _take(self, rows: int, seconds: float, expected_s: float) -> None:
         weight, kept = 1 / max(expected_s * expected_s, 1e-14), self._KEPT
@@ -217,9 +248,12 @@ class Batcher(Generic[AnyRows, Answers]):
         self._lines: OrderedDict[str, deque[Work[AnyRows, Answers]]] = OrderedDict()
         self._waiting = self._waiting_rows = self._waiting_bytes = 0
         self._max_waiting = max_waiting
-        self._queue_row_s = 0.0
-        """Seconds for each row in the last calls, while calls leave some waiting; else 0. Of small calls, as urgent works make them."""
+        self._queue_s = self._queue_rows = 0.0
+        """Of the last calls that left some waiting, until a call leaves none: how fast a line moves, also where urgent works keep calls
+        small, or rows cost other than the pace says."""
         self._scheduled = False
+        self._behind_since: float | None = None
+        """Since when each call has left some waiting, by `loop.time()`; None when the last has not."""
         self._probe = 0
         self._here = 1.0
         """How long calls took on the loop, as part of what was expected."""
@@ -240,13 +274,13 @@ class Batcher(Generic[AnyRows, Answers]):
     @property
     def busy(self) -> bool:
         """Whether a call is under way, so that what comes has to wait."""
-        return self._running is not None
+        return self._running is not None or self._behind_since is not None
 
     def submit(self, work: Work[AnyRows, Answers]) -> None:
         """Answer `work` in a coming call. Unavailable, with the seconds to wait, when it could not be answered before its deadline."""
         rows = work.rows.count
         # While the model is idle what comes is tried in any case: if the pace is wrong, only a call can tell.
-        if self._running is not None or self._waiting >= _MANY:
+        if self.busy or self._waiting >= _MANY:
             self._check_wait(work, rows)
         line = self._lines.get(work.caller)
         if line is None:
@@ -265,8 +299,10 @@ class Batcher(Generic[AnyRows, Answers]):
         mine = len(self._lines.get(work.caller, ())) + 1
         ahead = min(self._waiting, mine * max(1, len(self._lines)))
         rows_ahead = self._waiting_rows * ahead // self._waiting if self._waiting else 0
-        wait_s = self._left_s(now) + max(self.pace.wait(rows_ahead + rows), self._queue_row_s * (rows_ahead + rows))
-        late_s = now + wait_s / _SURE - work.deadline
+        row_s = self._queue_s / self._queue_rows if self._queue_rows else 0.0
+        wait_s = self._left_s(now) + max(self.pace.wait(rows_ahead + rows), row_s * (rows_ahead + rows))
+        standing = self._behind_since is not None and now - self._behind_since > self.timeout_s
+        late_s = now + wait_s / (_SURE_OF_STANDING if standing else _SURE) - work.deadline
         if late_s > 0:
             self._refuse("wait", f"{self._waiting} requests wait for the model; an answer would take {wait_s:.1f} s", late_s)
         if self._waiting >= self._max_waiting or self._waiting_bytes + len(work.body) > _MAX_WAITING_BYTES:
@@ -288,17 +324,29 @@ class Batcher(Generic[AnyRows, Answers]):
         if self._running is not None:
             return
         works, rows = self._gather()
+        self._look_behind()
         if not works:
             return
         seconds = self.pace.seconds(rows)
         if self._is_short(seconds) and self._call_here(works, rows):
-            if self._waiting and not self._scheduled:
-                self._scheduled = True
-                self._loop.call_soon(self._flush)
+            self._go_on()
             return
         self._running = _Call(works, rows, self._loop.time() + seconds, self._clock())
         self._arm()
         self._thread.submit(self._call_there, self._running)
+
+    def _go_on(self) -> None:
+        """A call is over: begin the next on the next turn of the loop, if any wait."""
+        self._look_behind()
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _look_behind(self) -> None:
+        if not self._waiting:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = self._loop.time()
 
     def _is_short(self, seconds: float) -> bool:
         """Whether a call is made on the loop."""
@@ -310,28 +358,32 @@ class Batcher(Generic[AnyRows, Answers]):
     def _gather(self) -> tuple[list[Work[AnyRows, Answers]], int]:
         """The works of the next call, one of each caller in turn, and how many rows they are.
 
-        As many as pays, and as fit half of what is left to the most urgent of them; but always one.
+        As many as pays, and as fit half of what is left to the most urgent of them; but always one. What can be in time no more is not
+        computed, unless nothing else is there to try.
         """
         now = self._loop.time()
-        fixed_s, each_s, limit_s = self.pace.fixed_s, self.pace.each_s, self.pace.longest_s
+        fixed_s, each_s, limit_s, doubt_s = self.pace.fixed_s, self.pace.each_s, self.pace.longest_s, self.pace.doubt_s
         works: list[Work[AnyRows, Answers]] = []
         expired: list[Work[AnyRows, Answers]] = []
         rows = 0
         for work in self._in_turn():
+            if work.state != _WAITS:
+                if self._observer is not None:
+                    self._observer.shed("left")
+                continue
             left_s = work.deadline - now
-            if work.state == _WAITS and left_s > 0:
+            too_late = left_s < fixed_s + each_s * work.rows.count and (works or self._waiting > 1)
+            if left_s > 0 and not too_late:
                 more = rows + work.rows.count
                 if left_s < 2 * limit_s:
                     limit_s = left_s / 2
-                if works and fixed_s + each_s * more > limit_s:
+                if works and (fixed_s + each_s * more > limit_s or doubt_s * more > limit_s):
                     break
                 rows = more
                 work.state = _BEGUN
                 works.append(work)
-            elif work.state == _WAITS:
+            else:
                 expired.append(work)
-            elif self._observer is not None:
-                self._observer.shed("left")
         for work in expired:
             self._expire(work)
         return works, rows
@@ -424,22 +476,25 @@ class Batcher(Generic[AnyRows, Answers]):
         return known.at_row(start) if rows.count > 1 else known
 
     def _finish(self, call: _Call[AnyRows, Answers], outcomes: list[_Outcome[AnyRows, Answers]], begun: float, seconds: float) -> None:
-        """A call on the thread is over: begin the next, then deliver."""
+        """A call on the thread is over."""
         self._running = None
         self._disarm()
-        self.pace.learn(call.rows, seconds)
+        if all(error is None for *_, error in outcomes):  # else parts of it were computed several times
+            self.pace.learn(call.rows, seconds)
         # Who waits for the next call waits also for what the thread and the loop wait for each other.
         self._watch_queue(call.rows, self._clock() - call.ordered)
         self._observe(call.works, call.rows, begun, seconds)
-        self._flush()
         for outcome in outcomes:
             self._deliver(*outcome)
+        self._go_on()
 
     def _watch_queue(self, rows: int, seconds: float) -> None:
-        if self._waiting and self._queue_row_s:
-            self._queue_row_s = 0.7 * self._queue_row_s + 0.3 * seconds / rows
-        else:
-            self._queue_row_s = seconds / rows if self._waiting else 0.0
+        """A call is over. Calls differ, so it is the mean of many that counts: of as much time as some of the longest wait."""
+        if not self._waiting:
+            self._queue_s = self._queue_rows = 0.0
+        elif self._behind_since is not None:
+            kept = math.exp(-seconds / (_REMEMBERED * self.timeout_s))
+            self._queue_s, self._queue_rows = kept * self._queue_s + seconds, kept * self._queue_rows + rows
 
     def _observe(self, works: list[Work[AnyRows, Answers]], rows: int, begun: float, seconds: float) -> None:
         if self._observer is not None:

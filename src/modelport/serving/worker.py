@@ -62,6 +62,8 @@ BEAT_S = 0.025
 _MEMORY_EVERY = 20
 _LIBRARY_BYTES = 200 * 2**20
 """What a model's own library may take, with all that it brings in."""
+_PAUSE_S = 0.5
+"""A call may be late by this much because the machine paused."""
 _FIRST_REQUEST_S = 0.5
 """Who has just connected is about to ask."""
 
@@ -406,7 +408,7 @@ class Flight:
     def begin(self, works: Sequence[Work[Any, Any]], deadline_s: float) -> None:
         """The call should be over by the deadline; where it began late, in the time that calls may well take."""
         self._begun_s = time.monotonic()
-        self._recorder.write(self._name, (works, max(deadline_s, self._begun_s + 2 * self._longest_s)))
+        self._recorder.write(self._name, (works, max(deadline_s, self._begun_s + 2 * self._longest_s, self._begun_s + _PAUSE_S)))
 
     def end(self) -> None:
         self._recorder.write(self._name, None)
