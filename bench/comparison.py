@@ -21,7 +21,7 @@ from typing import Any
 from bench import plot
 from bench.environments import LIBRARIES, ROOT, InstallError, environment, installed_mb, versions
 from bench.load import drive
-from bench.servers import ServerError, cores, pinned
+from bench.servers import ServerError, busy_s, cores, own_s, pinned
 from bench.services import MODELS, make_models, one_thread, serving
 from bench.tools import LIMITS, TOOLS, Tool
 from bench.works import WORKS, Work
@@ -129,9 +129,9 @@ def _measure(tool: Tool, work: Work, number: int, seconds: int) -> list[Row]:
         server = service.server
         drive(service.port, service.asked, work.connections[0], WARM_S, service.folder, load_core)
         for connections in work.connections:
-            machine, own, mine = _busy_s(), server.processor_s(), _children_s()
+            machine, own, mine = busy_s(), server.processor_s(), own_s()
             seen = drive(service.port, service.asked, connections, seconds, service.folder, load_core)
-            own, mine, machine = server.processor_s() - own, _children_s() - mine, _busy_s() - machine
+            own, mine, machine = server.processor_s() - own, own_s() - mine, busy_s() - machine
             rss, pss = server.memory()
             row = Row(
                 tool=tool.name,
@@ -175,17 +175,6 @@ def _sizes(envs: dict[str, Path]) -> dict[str, dict[str, float]]:
     library = versions(environment("library", LIBRARIES))
     without = [*library, "xgboost", "nvidia-nccl-cu12"]
     return {name: {"all": round(installed_mb(env), 1), "own": round(installed_mb(env, without), 1)} for name, env in envs.items()}
-
-
-def _busy_s() -> float:
-    """Seconds of processor time the whole machine has spent so far."""
-    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def _children_s() -> float:
-    times = os.times()
-    return times.children_user + times.children_system + times.user + times.system
 
 
 def _processor() -> str:

@@ -109,8 +109,9 @@ class _Caller(asyncio.Protocol):
 
 
 class _Loop:
-    def __init__(self, port: int, connections: int, deadline_s: float) -> None:
+    def __init__(self, port: int, connections: int, deadline_s: float, source: str) -> None:
         self.port = port
+        self.source = source
         self.connections = connections
         self.deadline_s = deadline_s
         self.idle: list[_Caller] = []
@@ -134,7 +135,9 @@ class _Loop:
     async def _connect(self, request: bytes, due: float) -> None:
         try:
             async with asyncio.timeout(self.deadline_s):
-                _, caller = await asyncio.get_running_loop().create_connection(lambda: _Caller(self), "127.0.0.1", self.port)
+                _, caller = await asyncio.get_running_loop().create_connection(
+                    lambda: _Caller(self), "127.0.0.1", self.port, local_addr=(self.source, 0)
+                )
         except TimeoutError:
             self.open -= 1
             self.tally.late += 1
@@ -147,10 +150,20 @@ class _Loop:
 
 
 async def steady(
-    port: int, requests: Sequence[bytes], rate_per_s: float, seconds: float, deadline_s: float, connections: int, tallies: list[Tally]
+    port: int,
+    requests: Sequence[bytes],
+    rate_per_s: float,
+    seconds: float,
+    deadline_s: float,
+    connections: int,
+    tallies: list[Tally],
+    source: str = "127.0.0.1",
 ) -> None:
-    """Sends `rate_per_s` for so many seconds and appends one tally to `tallies` at the end of each, as a second passes."""
-    loop = _Loop(port, connections, deadline_s)
+    """Sends `rate_per_s` for so many seconds and appends one tally to `tallies` at the end of each, as a second passes.
+
+    `source` is the address it sends from: a service that lets callers take turns tells them apart by it.
+    """
+    loop = _Loop(port, connections, deadline_s, source)
     turn = itertools.cycle(requests)
     begun = time.perf_counter()
     sent, second = 0, 1

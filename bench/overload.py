@@ -1,6 +1,9 @@
 """A service asked for ten times what it can do: how much it still answers in time, how fast it refuses the rest, what it costs.
 
 `python -m bench overload [--tool modelport-native] [--times 10] [--seconds 60] [--deadline 1]`
+
+All the load comes from one address. Beside it, from another, somebody asks ten times a second and wants every answer; and health and
+metrics are asked.
 """
 
 from __future__ import annotations
@@ -12,48 +15,56 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from bench.load import drive
 from bench.open_loop import Tally, percentile, steady
-from bench.servers import cores, stay_on
+from bench.servers import busy_s, cores, own_s, stay_on
 from bench.services import Serving, serving
-from bench.tools import TOOLS
+from bench.tools import TOOLS, Tool
 from bench.works import OVERLOAD, WORKS, answer_to
 
 CAPACITY_S, CALM_CONNECTIONS = 4, 8
-PROBE_EVERY_S = 0.1
+QUIET, QUIET_PER_S = "127.0.0.2", 10
+PROBED = "127.0.0.3"
 RECOVERED_WITHIN_S = 30.0
+PATIENCE = 0.9
+"""The service's own deadline, as part of the time that callers wait: it should be the shorter, so that who waits gets an answer."""
 
 
 @dataclass
-class Watch:
-    """Memory and health while the load lasts."""
+class Seen:
+    """What was seen while the load lasted; tallies second by second."""
 
-    pss_mb: list[float]
-    health_ms: list[float]
-    health_failed: int = 0
+    load: list[Tally] = field(default_factory=list)
+    quiet: list[Tally] = field(default_factory=list)
+    """Of the caller who asks for little, from another address."""
+    probes: dict[str, list[Tally]] = field(default_factory=dict)
+    """By path."""
+    pss_mb: list[float] = field(default_factory=list)
+    others_cores: float = 0.0
+    """How much of the machine other programs took."""
 
 
 def run(*options: str) -> str:
     """The table of an overload and the time it takes to recover."""
     asked = _arguments(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    tool, work = TOOLS[asked.tool], {**WORKS, OVERLOAD.name: OVERLOAD}[asked.work]
+    tool, work = _impatient(TOOLS[asked.tool], asked.deadline), {**WORKS, OVERLOAD.name: OVERLOAD}[asked.work]
     _, load_core = cores() or (None, None)
-    tallies: list[Tally] = []
     with serving(tool, work) as service:
         drive(service.port, service.asked, CALM_CONNECTIONS, 1, service.folder, load_core)
         calm = drive(service.port, service.asked, CALM_CONNECTIONS, CAPACITY_S, service.folder, load_core)
         capacity = asked.capacity or calm.requests_per_s
         before = service.server.memory()[1]
         stay_on(load_core)
-        watch = asyncio.run(_overload(service, capacity * asked.times, asked, tallies))
+        busy, used = busy_s(), service.server.processor_s() + own_s()
+        seen = asyncio.run(_overload(service, capacity * asked.times, asked))
+        used = service.server.processor_s() + own_s() - used
+        seen.others_cores = max(0.0, (busy_s() - busy - used) / asked.seconds)
         recovered_s = _recovered(service, asked.deadline)
         after = service.server.memory()[1]
-    total = Tally()
-    for tally in tallies:
-        total.add(tally)
+    total, quiet = _total(seen.load), _total(seen.quiet)
     good = len(total.good_ms) / asked.seconds
     lines = [
         f"# Overload: {tool.title}, {work.title}",
@@ -61,7 +72,8 @@ def run(*options: str) -> str:
         f"`{' '.join(['python -m bench overload', *options])}`",
         "",
         f"Capacity {capacity:,.0f}/s (closed loop, {CALM_CONNECTIONS} connections); then {asked.times:g} times that in an open loop for",
-        f"{asked.seconds:g} s, callers leave after {asked.deadline:g} s.",
+        f"{asked.seconds:g} s. Callers leave after {asked.deadline:g} s; the service's own deadline is {PATIENCE * asked.deadline:g} s.",
+        f"The server has one core and the load another; other programs took {seen.others_cores:.2f} cores meanwhile.",
         "",
         "| | |",
         "|---|---:|",
@@ -69,59 +81,68 @@ def run(*options: str) -> str:
         f"| sent a second | {total.sent / asked.seconds:,.0f} |",
         f"| not sent, all {asked.connections} connections waiting | {total.unsent:,} |",
         f"| answered in time a second | {good:,.0f} |",
-        f"| of capacity | {good / capacity:.0%} |",
+        f"| of capacity | {(good + len(quiet.good_ms) / asked.seconds) / capacity:.0%} |",
         f"| accepted: p50, p99, slowest ms | {_three(total.good_ms)} |",
         f"| refused (503, 429) | {len(total.shed_ms):,} |",
         f"| refused: p50, p99, slowest ms | {_three(total.shed_ms)} |",
         f"| no answer within {asked.deadline:g} s | {total.late:,} |",
         f"| other statuses | {total.other:,} |",
         f"| broken connections | {total.broken:,} |",
-        f"| {asked.health}: p50, p99, slowest ms | {_three(watch.health_ms)} |",
-        f"| {asked.health} not answered with 200 | {watch.health_failed} |",
-        f"| PSS before, highest, after MB | {before:.0f}, {max(watch.pss_mb, default=before):.0f}, {after:.0f} |",
+        f"| another caller, {QUIET_PER_S}/s: answered in time, of | {len(quiet.good_ms)}, {quiet.sent + quiet.unsent} |",
+        f"| another caller: p50, p99, slowest ms | {_three(quiet.good_ms)} |",
+        *_probe_lines(seen, asked.probes),
+        f"| PSS before, highest, after MB | {before:.0f}, {max(seen.pss_mb, default=before):.0f}, {after:.0f} |",
         f"| in time again after s | {'not within ' if recovered_s is None else ''}{recovered_s or RECOVERED_WITHIN_S:.1f} |",
         "",
         "| second | answered in time | p99 ms | refused | late | broken |",
         "|---:|---:|---:|---:|---:|---:|",
     ]
-    step = max(1, len(tallies) // 12)
-    for at in range(0, len(tallies) - 1, step):
-        tally = tallies[at]
+    step = max(1, len(seen.load) // 12)
+    for at in range(0, len(seen.load) - 1, step):
+        tally = seen.load[at]
         cells = (at + 1, len(tally.good_ms), f"{percentile(tally.good_ms, 0.99):.1f}", len(tally.shed_ms), tally.late, tally.broken)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
-async def _overload(service: Serving, rate: float, asked: argparse.Namespace, tallies: list[Tally]) -> Watch:
-    watch = Watch([], [])
-    probe = f"GET {asked.health} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+def _impatient(tool: Tool, deadline_s: float) -> Tool:
+    """Modelport told how long callers wait; the other tools know no such thing."""
+    if not tool.name.startswith("modelport"):
+        return tool
+    return replace(tool, command=lambda where: [*tool.command(where), "--timeout", f"{PATIENCE * deadline_s:g}"])
+
+
+def _probe_lines(seen: Seen, per_s: float) -> list[str]:
+    lines = []
+    for path, tallies in seen.probes.items():
+        probed = _total(tallies)
+        failed = probed.late + probed.other + probed.broken + probed.unsent + len(probed.shed_ms)
+        lines.append(f"| {path}, {per_s:g}/s: p50, p99, slowest ms | {_three(probed.good_ms)} |")
+        lines.append(f"| {path}: not answered with 200 | {failed} |")
+    return lines
+
+
+async def _overload(service: Serving, rate: float, asked: argparse.Namespace) -> Seen:
+    seen = Seen(probes={path: [] for path in asked.health.split(",")})
 
     async def memory() -> None:
         while True:
-            watch.pss_mb.append((await asyncio.to_thread(service.server.memory))[1])
+            seen.pss_mb.append((await asyncio.to_thread(service.server.memory))[1])
             await asyncio.sleep(1)
 
-    async def health() -> None:
-        while True:
-            begun = time.perf_counter()
-            try:
-                status, _ = await asyncio.to_thread(answer_to, service.port, probe, 5.0)
-            except OSError:
-                status = 0
-            watch.health_ms.append((time.perf_counter() - begun) * 1000)
-            watch.health_failed += status != 200
-            await asyncio.sleep(PROBE_EVERY_S)
-
-    watching = [asyncio.create_task(memory()), asyncio.create_task(health())]
     requests = [exchange.request for exchange in service.asked]
-    try:
-        await steady(service.port, requests, rate, asked.seconds, asked.deadline, asked.connections, tallies)
-    finally:
-        for task in watching:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-    return watch
+    watching = asyncio.create_task(memory())
+    port, seconds, deadline = service.port, asked.seconds, asked.deadline
+    async with asyncio.TaskGroup() as together:
+        together.create_task(steady(port, requests, rate, seconds, deadline, asked.connections, seen.load))
+        together.create_task(steady(port, requests, QUIET_PER_S, seconds, deadline, 4 * QUIET_PER_S, seen.quiet, QUIET))
+        for path, tallies in seen.probes.items():
+            probe = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+            together.create_task(steady(port, [probe], asked.probes, seconds, 5.0, 100, tallies, PROBED))
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+    return seen
 
 
 def _recovered(service: Serving, deadline_s: float) -> float | None:
@@ -136,6 +157,13 @@ def _recovered(service: Serving, deadline_s: float) -> float | None:
             return waited
         time.sleep(0.05)
     return None
+
+
+def _total(tallies: Sequence[Tally]) -> Tally:
+    total = Tally()
+    for tally in tallies:
+        total.add(tally)
+    return total
 
 
 def _three(values: Sequence[float]) -> str:
@@ -153,5 +181,6 @@ def _arguments(options: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--deadline", type=float, default=1, help="seconds a caller waits")
     parser.add_argument("--connections", type=int, default=2000, help="at most, each with one request on its way")
     parser.add_argument("--capacity", type=float, default=0, help="requests a second, instead of measuring it first")
-    parser.add_argument("--health", default="/livez", help="what is asked besides, ten times a second")
+    parser.add_argument("--health", default="/livez,/metrics", help="what is asked besides")
+    parser.add_argument("--probes", type=float, default=5, help="how often a second each of these is")
     return parser.parse_args(options)

@@ -56,11 +56,7 @@ class Server:
 
     def processor_s(self) -> float:
         """Seconds of processor time of all its processes so far."""
-        ticks = 0
-        for pid in self.pids():
-            with contextlib.suppress(OSError):
-                ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(map(processor_s, self.pids()))
 
     def descriptors(self) -> int:
         """Open files and sockets of all its processes."""
@@ -76,6 +72,15 @@ class Server:
         return " / ".join(written[-lines:])[-400:]
 
 
+def processor_s(pid: int) -> float:
+    """Seconds of processor time of a process so far; 0 when it has ended."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    except OSError:
+        return 0.0
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
 def cores() -> tuple[int, int] | None:
     """The core for the server and the one for the load, or None where there is one core only."""
     allowed = sorted(os.sched_getaffinity(0))
@@ -86,6 +91,18 @@ def stay_on(core: int | None) -> None:
     """Keeps this process on one core from now on: the load is made here."""
     if core is not None:
         os.sched_setaffinity(0, {core})
+
+
+def busy_s() -> float:
+    """Seconds of processor time the whole machine has spent so far."""
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def own_s() -> float:
+    """Seconds of processor time of this process, and of those it started that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system + times.user + times.system
 
 
 def pinned(words: Sequence[str | Path], core: int | None) -> list[str]:
