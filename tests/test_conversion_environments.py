@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,11 @@ def test_the_python_has_wheels_of_that_version_and_the_index_is_of_that_time(
     assert sorted(made.pythons, key=lambda one: -int(one[2:])) == list(pythons)
     assert made.pythons[:1] == ((HERE,) if HERE in pythons else pythons[:1]), "the Python that runs here is there for sure"
     assert made.until == until
-    assert made.requirements == (f"scikit-learn=={version}", "numpy<2", "scipy", "setuptools<81")
+    assert made.requirements == (f"scikit-learn=={version}", "numpy<2", "scipy", "joblib", "setuptools<81")
 
 
 def test_a_version_after_the_table_takes_what_there_is() -> None:
-    assert of("2.4.0", NUMPY_2) == Recipe((HERE,), ("scikit-learn==2.4.0", "numpy>=2", "scipy", "setuptools<81"))
+    assert of("2.4.0", NUMPY_2) == Recipe((HERE,), ("scikit-learn==2.4.0", "numpy>=2", "scipy", "joblib", "setuptools<81"))
 
 
 def test_a_model_that_says_no_version_was_written_before_0_18_and_takes_the_next() -> None:
@@ -67,28 +68,29 @@ def test_numpy_2_moves_the_date_to_where_it_was_there() -> None:
     made = of("1.4.2", NUMPY_2)
     assert (made.until, made.requirements[1]) == ("2024-09-15", "numpy>=2")
     assert of("1.7.2", NUMPY_2).until == "2025-10-31"
-    assert of("1.3.2", ()).requirements[1] == "numpy"
+    assert of("1.3.2", ()).requirements[1] == "numpy<2", "there was no other at that date"
+    assert of("1.9.0", ()).requirements[1] == "numpy"
 
 
 def test_columns_by_name_want_pandas_and_other_models_want_their_library() -> None:
     transformer = "sklearn.compose._column_transformer.ColumnTransformer"
-    assert of("1.3.2", (transformer,)).requirements[4:] == ("pandas",)
-    assert of("1.3.2", ("xgboost.sklearn.XGBRegressor", "lightgbm.basic.Booster")).requirements[4:] == ("lightgbm", "xgboost")
-    assert of("1.7.2", ("xgboost.sklearn.XGBRegressor",)).requirements[4:] == (
+    assert of("1.3.2", (transformer,)).requirements[5:] == ("pandas",)
+    assert of("1.3.2", ("xgboost.sklearn.XGBRegressor", "lightgbm.basic.Booster")).requirements[5:] == ("lightgbm", "xgboost")
+    assert of("1.7.2", ("xgboost.sklearn.XGBRegressor",)).requirements[5:] == (
         ("xgboost-cpu",) if sys.platform.startswith("linux") else ("xgboost",)
     )
-    assert of("1.3.2", ("pandas.core.frame.DataFrame", "imblearn.pipeline.Pipeline")).requirements[4:] == ("imbalanced-learn", "pandas")
+    assert of("1.3.2", ("pandas.core.frame.DataFrame", "imblearn.pipeline.Pipeline")).requirements[5:] == ("imbalanced-learn", "pandas")
 
 
 def test_names_out_of_a_file_are_not_asked_of_a_registry_unless_they_are_known() -> None:
-    assert of("1.3.2", ("evil_twin.Thing", "requests.get")).requirements[4:] == ()
+    assert of("1.3.2", ("evil_twin.Thing", "requests.get")).requirements[5:] == ()
     assert with_module(of("1.3.2"), "evil_twin") is None
 
 
 def test_a_module_that_was_missing_is_added_once() -> None:
     more = with_module(of("1.3.2"), "pandas.core.frame")
     assert more is not None
-    assert more.requirements[4:] == ("pandas",)
+    assert more.requirements[5:] == ("pandas",)
     assert with_module(more, "pandas") is None
     assert with_module(of("1.3.2"), "pkg_resources") is None, "setuptools is there already"
 
@@ -202,6 +204,26 @@ def test_an_environment_whose_python_is_gone_is_not_used(cache: Path) -> None:
     shutil.copyfile(sys.executable, folder / "bin" / "python")
     assert environments._opened(folder, LIGHT) is not None
     assert environments._opened(folder, of("1.3.2")) is None
+
+
+def test_an_environment_that_has_more_than_is_wanted_will_do(cache: Path) -> None:
+    pandas = with_module(of("1.3.2"), "pandas")
+    assert pandas is not None
+    (cache / "abc" / "bin").mkdir(parents=True)
+    shutil.copyfile(sys.executable, cache / "abc" / "bin" / "python")
+    about = {"recipe": json.loads(json.dumps(environments.asdict(pandas))), "version": pandas.pythons[0], "pins": {}, "has_tools": False}
+    (cache / "abc" / "modelport.json").write_text(json.dumps(about))
+    assert make(of("1.3.2")).python == cache / "abc" / "bin" / "python"
+    skops = with_module(pandas, "skops")
+    assert skops is not None
+    for other in (skops, of("1.3.1"), replace(pandas, tools=("skl2onnx",)), replace(pandas, until=None)):
+        assert environments._opened(cache / "abc", other) is None
+
+
+def test_a_converter_for_old_versions_gets_an_onnx_that_it_knows() -> None:
+    card = Card("sklearn", "sklearn.svm._classes.SVC", "scikit-learn", "1.0.2")
+    assert recipe(card, (), tools=("skl2onnx",)).tools == ("skl2onnx", "onnx<1.18")
+    assert recipe(replace(card, version="1.1.3"), (), tools=("skl2onnx",)).tools == ("skl2onnx",)
 
 
 def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:

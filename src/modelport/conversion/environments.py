@@ -66,6 +66,8 @@ BEFORE_0_18 = "0.19.2"
 """The scikit-learn that reads models of before 0.18, which do not say their version."""
 _NUMPY_2 = "2024-09-15"
 """A date at which numpy 2 and what fits it was there."""
+_SKL2ONNX_1_17 = "2022-06-01"
+"""What was current before is too old for a skl2onnx that knows today's onnx."""
 _XGBOOST_CPU = "2024-09-01"
 """From then on there is a distribution of XGBoost without half a gigabyte for graphics cards."""
 _DISTRIBUTIONS = {
@@ -137,11 +139,13 @@ def recipe(card: Card, imports: Iterable[str], *, tools: Sequence[str] = ()) -> 
     names = {name.split(".")[0] for name in imports}
     if any(name.startswith("sklearn.") and name.endswith(_BY_NAME) for name in imports):
         names.add("pandas")
-    others = sorted(
-        {_distribution(name, until, card.details.get(name)) for name in names & _DISTRIBUTIONS.keys()} - {card.library, "numpy"}
-    )
-    wanted = [f"{card.library}=={version}" if version else card.library, _numpy(imports), "scipy", "setuptools<81", *others]
-    return Recipe(_pythons(release, here), tuple(dict.fromkeys(wanted)), until, tuple(tools))
+    brought = {_distribution(name, until, card.details.get(name)) for name in names & _DISTRIBUTIONS.keys()}
+    others = sorted(brought - {card.library, "joblib", "numpy", "scipy"})
+    exact = f"{card.library}=={version}" if version else card.library
+    wanted = (exact, _numpy(imports, until), "scipy", "joblib", "setuptools<81", *others)
+    if "skl2onnx" in tools and until is not None and until < _SKL2ONNX_1_17:
+        tools = (*tools, "onnx<1.18")
+    return Recipe(_pythons(release, here), wanted, until, tuple(tools))
 
 
 def with_module(before: Recipe, module: str) -> Recipe | None:
@@ -160,10 +164,12 @@ def _distribution(module: str, until: str | None, version: Any = None) -> str:
     return f"{name}=={version}" if version else name
 
 
-def _numpy(imports: Iterable[str]) -> str:
+def _numpy(imports: Iterable[str], until: str | None) -> str:
     """numpy of the generation that wrote the file: 2 calls its inner package _core, 1 knows core only."""
     inner = {".".join(name.split(".")[:2]) for name in imports}
-    return "numpy>=2" if "numpy._core" in inner else "numpy<2" if "numpy.core" in inner else "numpy"
+    if "numpy._core" in inner:
+        return "numpy>=2"
+    return "numpy<2" if "numpy.core" in inner or (until is not None and until < _NUMPY_2) else "numpy"
 
 
 def _pythons(release: _Release, here: tuple[int, int]) -> tuple[str, ...]:
@@ -217,13 +223,15 @@ def make(wanted: Recipe, told: Callable[[str], None] = lambda line: None) -> Env
 
 
 def _opened(folder: Path, wanted: Recipe) -> Environment | None:
-    """The environment in a folder, when it was made by this recipe and its Python is still there."""
+    """The environment in a folder, when it has all that the recipe wants and its Python is still there."""
     try:
         about = json.loads((folder / "modelport.json").read_text())
     except (OSError, ValueError):
         return None
     python = folder / "bin" / "python"
-    if about["recipe"] != json.loads(json.dumps(asdict(wanted))) or not python.exists():
+    made = about["recipe"]
+    has_all = {*wanted.requirements} <= {*made["requirements"]} and {*wanted.tools} <= {*made["tools"]}
+    if not has_all or made["until"] != wanted.until or about["version"] not in wanted.pythons or not python.exists():
         return None
     return Environment(python, about["version"], about["pins"], about["has_tools"])
 
