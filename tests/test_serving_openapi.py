@@ -19,6 +19,7 @@ from schemathesis.checks import CHECKS
 from modelport.serving.settings import keys_of
 from modelport.signature import Field, Signature
 from serving_world import EVERY_KIND, FLOWER, IRIS, Live, counted, live, make_service
+from test_serving_pictures import ALONE, BESIDE, by_colour, with_factor
 
 KEY = "a-key-for-this-test"
 
@@ -179,3 +180,29 @@ def test_the_models_of_these_tests_answer_every_finite_number() -> None:
     extreme = [dict.fromkeys(FLOWER, value) for value in (1.7976931348623157e308, -1.7976931348623157e308, 5e-324)]
     assert len(service.engine.answer(extreme)) == 3
     assert {field.kind for field in IRIS.inputs} == {"number"}
+
+
+# Pictures
+
+
+def test_bodies_with_pictures_are_described() -> None:
+    with live(make_service(by_colour, ALONE, name="colours"), allow_url=("*",)) as running:
+        made = document(running)
+        validate(made)
+        predict = made["paths"]["/predict"]
+        content = predict["post"]["requestBody"]["content"]
+        assert list(content) == ["application/json", "image/jpeg", "image/png", "image/webp", "multipart/form-data"]
+        assert "`photo` becomes 8 x 8 RGB, middle cut out" in predict["post"]["description"]
+        assert "by its URL" in predict["post"]["description"]
+        assert [parameter["name"] for parameter in predict["get"]["parameters"]] == ["url"]
+        example = content["application/json"]["examples"]["one"]["value"]
+        assert len(json.dumps(made)) < 40_000
+        with running.client() as client:
+            assert client.post("/predict", json=example).status_code == 200
+    with live(make_service(with_factor, BESIDE, name="beside")) as running:
+        made = document(running)
+        validate(made)
+        content = made["paths"]["/predict"]["post"]["requestBody"]["content"]
+        assert list(content) == ["application/json", "multipart/form-data"]
+        assert content["multipart/form-data"]["schema"]["required"] == ["photo", "factor"]
+        assert "get" not in made["paths"]["/predict"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import random
@@ -13,6 +14,7 @@ from datetime import UTC, date, datetime
 from datetime import time as time_of_day
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 from urllib.parse import quote, urlsplit
@@ -47,6 +49,10 @@ class Client:
         with modelport.Client("https://iris.example.com", key) as iris:
             iris.predict({"petal_length": 1.4, "petal_width": 0.2})       -> {"prediction": "setosa", ...}
 
+    A picture is a pathlib.Path, or the bytes of a file: as a record's value, or in place of the record of a model that takes it alone:
+
+        ants.predict(Path("ant.jpg"))                                       -> {"prediction": "ant", ...}
+
     `model` names one of several that are served together. `timeout_s` is for a call with all its retries. `retries` is how often a
     request is sent again when it was not answered: predicting twice does no harm. `transport` and `wait` are there for tests.
 
@@ -75,6 +81,7 @@ class Client:
         self.url = str(self._root)
         self._base = f"{self.url}/models/{quote(model, safe='')}" if model is not None else self.url
         self._timeout_s, self._retries, self._wait = timeout_s, retries, wait
+        self._image: str | None = None
         headers = {"User-Agent": f"modelport/{__version__}", "Accept": "application/json"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
@@ -82,10 +89,10 @@ class Client:
         self._http = httpx.Client(headers=headers, follow_redirects=False, transport=transport)
 
     @overload
-    def predict(self, inputs: Mapping[str, Any], *, function: str = "predict") -> dict[str, Any]: ...
+    def predict(self, inputs: Mapping[str, Any] | Path | bytes, *, function: str = "predict") -> dict[str, Any]: ...
 
     @overload
-    def predict(self, inputs: Sequence[Mapping[str, Any]], *, function: str = "predict") -> list[dict[str, Any]]: ...
+    def predict(self, inputs: Sequence[Mapping[str, Any] | Path | bytes], *, function: str = "predict") -> list[dict[str, Any]]: ...
 
     @overload
     def predict(self, inputs: pd.DataFrame, *, function: str = "predict") -> pd.DataFrame: ...
@@ -94,11 +101,16 @@ class Client:
         """The answer to a record, the answers to a list of records, or those to a DataFrame as one with the same index.
 
         `function` is the name of the one to ask, where the service has several. Values may be those of numpy and pandas; NaN, NaT and NA
-        are sent as null, times as ISO 8601. InvalidInput lists each wrong value; its pointers begin with the row's position.
+        are sent as null, times as ISO 8601, a Path as the file's bytes in base64. InvalidInput lists each wrong value; its pointers begin
+        with the row's position. UsageError for a file that cannot be read.
         """
         frame = _is_frame(inputs)
-        if not (frame or isinstance(inputs, Mapping) or (isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes))):
-            raise UsageError(f"predict() takes a record, a list of records or a DataFrame, not {type(inputs).__name__}")
+        if isinstance(inputs, Path | bytes):
+            inputs = {self._picture(): inputs}
+        elif not (frame or isinstance(inputs, Mapping | str)) and isinstance(inputs, Sequence):
+            inputs = [{self._picture(): one} if isinstance(one, Path | bytes) else one for one in inputs]
+        elif not (frame or isinstance(inputs, Mapping)):
+            raise UsageError(f"predict() takes a record, a list of records, a DataFrame or a picture, not {type(inputs).__name__}")
         body = json.dumps(_plain(_records(inputs) if frame else inputs, ()), allow_nan=False).encode()
         answer = self._ask("POST", f"{self._base}/{quote(function, safe='')}", body)
         return _as_frame(answer, inputs) if frame else answer
@@ -107,6 +119,17 @@ class Client:
         """What the service says of the model: name, version, digest, signature, endpoints; or the list of its models."""
         answer: dict[str, Any] = self._ask("GET", f"{self._base}/")
         return answer
+
+    def _picture(self) -> str:
+        """The name of the model's only image, which is looked up once. UsageError where it has none, or several."""
+        if self._image is None:
+            fields = self.info().get("signature", {}).get("inputs", ())
+            images = [field["name"] for field in fields if field.get("kind") == "image"]
+            if len(images) != 1:
+                names = ", ".join(str(field["name"]) for field in fields) or "models: name one with Client(..., model=...)"
+                raise UsageError(f"{self._base} takes no picture alone: it takes {names}", hint="Send a record: {name: value, ...}.")
+            self._image = str(images[0])
+        return self._image
 
     def ready(self) -> bool:
         """Whether the service has just predicted correctly and takes requests; False also when it is not reached. It is asked once."""
@@ -256,6 +279,13 @@ def _after_s(response: httpx.Response) -> float:
         return 0.0
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="A pathlib.Path stands for the picture in that file.") from error
+
+
 def _is_frame(inputs: Any) -> bool:
     """Whether it is a pandas DataFrame: only somebody who has imported pandas can have one."""
     pandas = sys.modules.get("pandas")
@@ -296,6 +326,8 @@ def _plain(value: Any, path: tuple[str | int, ...]) -> Any:
         return None if math.isnan(value) else float(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(part, (*path, str(key))) for key, part in value.items()}
+    if isinstance(value, Path | bytes):
+        return base64.b64encode(value if isinstance(value, bytes) else _read(value)).decode()
     if isinstance(value, list | tuple):
         return [_plain(part, (*path, index)) for index, part in enumerate(value)]
     if isinstance(value, date | time_of_day):

@@ -17,6 +17,7 @@ _TAKEN = frozenset(dir(builtins)) | {
     "Any",
     "Literal",
     "TypedDict",
+    "base64",
     "dataclass",
     "datetime",
     "self",
@@ -46,7 +47,7 @@ The service's address is MODELPORT_URL, or given to `{function}`; its key, where
 
 from __future__ import annotations
 
-import os
+{base64}import os
 import random
 import time
 from collections.abc import Sequence
@@ -230,6 +231,7 @@ def client_source(bundle: Bundle, version: str = "") -> str:
         function=next(iter(functions)),
         example=f"{inputs[bundle.signature.inputs[0].name]}=..." + (", ..." if len(inputs) > 1 else "") if inputs else "",
         imports="from datetime import datetime\n" if any(field.kind == "datetime" for field in fields) else "",
+        base64="import base64\n" if any(field.kind == "image" for field in fields) else "",
         typing=", ".join(typing),
         name_literal=literal(bundle.name),
         digest=literal(bundle.digest),
@@ -307,6 +309,9 @@ def _input(fields: Sequence[Field], names: dict[str, str], cls: str) -> list[str
         value = f"self.{names[field.name]}"
         if field.kind == "datetime":
             value = f"{value}.isoformat()" if not field.nullable else f"None if {value} is None else {value}.isoformat()"
+        if field.kind == "image":
+            encoded = f"base64.b64encode({value}).decode()"
+            value = encoded if not field.nullable else f"None if {value} is None else {encoded}"
         lines.append(f"            {literal(field.name)}: {value},")
     return [*lines, "        }"]
 
@@ -364,7 +369,15 @@ def _typed_dict(name: str, field: Field) -> str:
 
 
 def _annotation(field: Field) -> str:
-    kinds = {"number": "float", "integer": "int", "boolean": "bool", "string": "str", "text": "str", "datetime": "datetime", "image": "str"}
+    kinds = {
+        "number": "float",
+        "integer": "int",
+        "boolean": "bool",
+        "string": "str",
+        "text": "str",
+        "datetime": "datetime",
+        "image": "bytes",
+    }
     if field.shape and field.choices:
         kind = "dict[str, float]"
     elif field.shape:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 REJECTS = ("file", "row", "field", "reason", "value")
 """The columns of a file of bad rows. A row counts from 1 without the header; of JSON lines it is the line."""
 _MOST_FAILURES = 1_000
+_MOST_PICTURES = 32
+"""What a model is asked of pictures at once: a network takes several megabytes for each."""
 _DATA_HINT = "--rejects rejects.csv keeps bad rows apart and goes on with the others."
 
 
@@ -97,7 +99,8 @@ def predict(
     ModelFailed and ModelContract when the model does not answer.
     """
     options = options or Options()
-    found = sources.find(data, options.form, options.delimiter)
+    picture = next((one.name for one in bundle.signature.inputs if one.kind == "image"), None)
+    found = sources.find(data, options.form, options.delimiter, picture)
     engine = engine or engines.load(bundle)
     if output == sources.STANDARD or not (output.endswith("/") or Path(output).is_dir()):
         return _Run(bundle, engine, options, found, output, report).run()
@@ -117,7 +120,8 @@ def _targets(found: Sequence[Source], folder: str, options: Options) -> list[tup
         if source.path == sources.STANDARD:
             raise UsageError("standard input has no name for a file in a folder", hint="-o names a file.")
         name = Path(source.path.removesuffix(".gz"))
-        target = str(Path(folder, f"{name.stem}.{options.output_form}" if options.output_form else name.name))
+        form = options.output_form or ("csv" if source.form == sources.PICTURES else None)
+        target = str(Path(folder, f"{name.stem}.{form}" if form else name.name))
         if target in taken:
             raise UsageError(f"{taken[target].path} and {source.path} would both be written to {target}", hint="Write them one at a time.")
         taken[target] = source
@@ -159,7 +163,7 @@ class _Run:
         if self.output.endswith(".gz"):
             raise UsageError(f"{self.output}: compressed output is not written", hint="Parquet is compressed: -o out.parquet")
         first = self.sources[0].form
-        return form or ("csv" if first == "parquet" else first)
+        return form or ("csv" if first in ("parquet", sources.PICTURES) else first)
 
     def _check(self) -> None:
         """Everything that can be wrong before the first row is read."""
@@ -257,9 +261,10 @@ class _Run:
         signature = self.bundle.signature
         layout: results.Layout | None = None
         only = [field.name for field in signature.inputs] if self.options.only_predictions else None
+        most = _MOST_PICTURES if any(field.kind == "image" for field in signature.inputs) else None
         index = 0
         for place, source in enumerate(self.sources):
-            for chunk in source.chunks(only):
+            for chunk in source.chunks(only, most):
                 if layout is None:
                     if source.path == sources.STANDARD and chunk.records is None:
                         self._check_names(list(chunk.columns), source)
@@ -274,7 +279,7 @@ class _Run:
         """One chunk: its columns converted, answered and kept."""
         if chunk.records is not None and layout.kept is not None:
             self._check_record_names(chunk, layout)
-        converted = cells.convert(self.bundle.signature.inputs, chunk.columns, len(chunk.numbers), text=chunk.text)
+        converted = cells.convert(self.bundle.signature.inputs, chunk.columns, len(chunk.numbers), text=chunk.text, folder=source.folder)
         rejected: list[tuple[int, str, str, str]] = [(row.number, "", row.reason, row.text) for row in chunk.bad]
         rejected += [(int(chunk.numbers[cell.index]), cell.field, cell.reason, cell.value) for cell in converted.wrong]
         if rejected and self.options.rejects is None:
@@ -314,6 +319,8 @@ class _Run:
         number, name, reason, value = bad
         line = sources.line_of(source, number)
         place = f"{source.name} {'line' if source.form == 'jsonl' else 'row'} {number}" + (f" (line {line})" if line else "")
+        if source.form == sources.PICTURES:
+            place = str(source.folder / value)
         error = InvalidInput([FieldError(pointer(number, *([name] if name else [])), reason, got=value)], hint=_DATA_HINT)
         error.message = f"{place}{', ' + repr(name) if name else ''}: {reason}"
         error.args = (error.message,)

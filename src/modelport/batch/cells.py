@@ -12,13 +12,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelport import pictures
 from modelport.errors import UsageError
+from modelport.pictures import PictureError
 from modelport.signature import NULL_CELLS, Columns, Field, WrongValue, check, from_cell, to_array
 
 Cells: TypeAlias = Any
@@ -59,12 +62,17 @@ class Converted:
     wrong: list[WrongCell]
 
 
-def convert(fields: Sequence[Field], cells: dict[str, Cells], rows: int, *, text: bool) -> Converted:
+def convert(fields: Sequence[Field], cells: dict[str, Cells], rows: int, *, text: bool, folder: Path | None = None) -> Converted:
     """The columns of `fields` out of a chunk of `rows` rows; `text` says that the cells are those of a CSV file.
 
-    A column that is not there is null throughout.
+    A column that is not there is null throughout. Paths of pictures begin in `folder`.
     """
-    judged = [_judge(field, cells.get(field.name, [None] * rows), text=text and field.name in cells) for field in fields]
+    judged = [
+        _judge_pictures(field, cells.get(field.name, [None] * rows), folder or Path())
+        if field.kind == "image"
+        else _judge(field, cells.get(field.name, [None] * rows), text=text and field.name in cells)
+        for field in fields
+    ]
     good = np.ones(rows, dtype=np.bool_)
     for _, errors in judged:
         for error in errors:
@@ -95,6 +103,7 @@ def check_type(field: Field, kind: Any, where: str) -> None:
         "category": textual or number or pa.types.is_boolean(kind),
         "datetime": pa.types.is_timestamp(kind) or pa.types.is_date(kind) or textual,
         "tensor": pa.types.is_nested(kind),
+        "image": textual or pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_struct(kind),
     }.get(field.kind, False)
     if field.shape:
         takes = pa.types.is_nested(kind)
@@ -157,6 +166,47 @@ def _judge(field: Field, cells: Cells, *, text: bool) -> tuple[Any, list[WrongCe
         return values, []
     settled, wrong = _slowly(field, _python(cells.take(pa.array(places))), places.tolist(), read)
     return pc.replace_with_mask(values, pa.array(doubtful), pa.array(settled, type=kind)), wrong
+
+
+def _judge_pictures(field: Field, cells: Cells, folder: Path) -> tuple[list[Any], list[WrongCell]]:
+    """The pixels of pictures, and which cells are none: each is a path, base64, or a file's bytes (alone, or as datasets keep them)."""
+    given = cells if isinstance(cells, list) else _python(cells)
+    values: list[Any] = [None] * len(given)
+    found: dict[int, bytes] = {}
+    wrong: list[WrongCell] = []
+    for place, cell in enumerate(given):
+        try:
+            data = _picture_bytes(field, cell, folder)
+            if data is not None:
+                found[place] = data
+        except PictureError as error:
+            wrong.append(WrongCell(place, field.name, str(error), _shown(cell)))
+    for place, pixels in zip(found, pictures.decode_all(list(found.values()), field.preprocessing), strict=True):
+        if isinstance(pixels, PictureError):
+            wrong.append(WrongCell(place, field.name, str(pixels), _shown(given[place])))
+        else:
+            values[place] = pixels
+    return values, sorted(wrong, key=lambda cell: cell.index)
+
+
+def _picture_bytes(field: Field, cell: Any, folder: Path) -> bytes | None:
+    """The file that a cell stands for; None for null. PictureError when there is none."""
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
+    if cell is None or cell == "":
+        if field.nullable:
+            return None
+        raise PictureError(f"is null: expected {field.expected()}")
+    if isinstance(cell, bytes):
+        return cell
+    if not isinstance(cell, str):
+        raise PictureError("is no path, and no picture in base64")
+    if cell.startswith("data:") or Path(cell).suffix.lower() not in pictures.SUFFIXES:
+        return pictures.from_base64(cell)
+    try:
+        return (folder / cell).read_bytes()
+    except OSError as error:
+        raise PictureError(f"cannot be read: {error.strerror}") from error
 
 
 def _slowly(field: Field, cells: Sequence[Any], places: Sequence[int], read: Callable[[Any], Any]) -> tuple[list[Any], list[WrongCell]]:
@@ -352,5 +402,7 @@ def _bools(array: Any) -> Mask:
 
 
 def _shown(cell: Any) -> str:
+    if isinstance(cell, bytes) or (isinstance(cell, dict) and "bytes" in cell):
+        return "bytes"
     text = cell if isinstance(cell, str) else "" if cell is None else json.dumps(cell, default=str, ensure_ascii=False)
     return text if len(text) <= 200 else text[:197] + "..."

@@ -1,4 +1,4 @@
-"""Input files read in chunks: CSV, TSV, JSON lines and Parquet, from paths or standard input."""
+"""Input files read in chunks: CSV, TSV, JSON lines and Parquet, from paths or standard input; and folders of pictures."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from modelport import pictures
 from modelport.batch.cells import Cells
 from modelport.errors import ModelportError, UnknownReference, UsageError
 
 SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+PICTURES = "pictures"
+"""The form of a folder of pictures, or of a picture: a row for each, and one column, with its path."""
 STANDARD = "-"
 MAX_ROWS = 65_536
 """Rows in a chunk at most: what a model is asked at once."""
@@ -68,15 +71,26 @@ class Source:
 
     path: str
     form: str
-    """csv, tsv, jsonl or parquet."""
+    """csv, tsv, jsonl, parquet or pictures."""
     delimiter: str = ","
+    column: str = ""
+    """What the column with the paths of pictures is called."""
 
     @property
     def name(self) -> str:
         return "standard input" if self.path == STANDARD else self.path
 
+    @property
+    def folder(self) -> Path:
+        """Where the paths in its cells begin."""
+        if self.path == STANDARD:
+            return Path()
+        return Path(self.path) if self.form == PICTURES and Path(self.path).is_dir() else Path(self.path).parent
+
     def names(self) -> list[str] | None:
         """The columns, before anything is computed; None where only the rows say (JSON lines, standard input)."""
+        if self.form == PICTURES:
+            return [self.column]
         schema = self.schema()
         if schema is not None:
             return list(schema.names)
@@ -89,11 +103,18 @@ class Source:
         """The columns of a Parquet file with their types; None for the others."""
         return _parquet(self.path).schema_arrow if self.form == "parquet" and self.path != STANDARD else None
 
-    def chunks(self, only: Sequence[str] | None = None) -> Iterator[Chunk]:
-        """The rows in order, some at a time. The same file gives the same chunks. `only` these columns are needed.
+    def chunks(self, only: Sequence[str] | None = None, most: int | None = None) -> Iterator[Chunk]:
+        """The rows in order, some at a time, `most` at most. The same file gives the same chunks. `only` these columns are needed.
 
         ModelportError when the file does not read.
         """
+        chunks = self._chunks(only)
+        return chunks if most is None else chain.from_iterable(_divided(chunk, most) for chunk in chunks)
+
+    def _chunks(self, only: Sequence[str] | None) -> Iterator[Chunk]:
+        if self.form == PICTURES:
+            yield _picture_chunk(self)
+            return
         if self.form == "parquet":
             yield from _parquet_chunks(self, only)
             return
@@ -101,8 +122,11 @@ class Source:
             yield from _json_chunks(self, stream) if self.form == "jsonl" else _csv_chunks(self, stream)
 
 
-def find(words: Sequence[str], form: str | None, delimiter: str | None) -> list[Source]:
-    """The files that paths, globs and "-" stand for. UnknownReference for none, UsageError for a file of no known kind."""
+def find(words: Sequence[str], form: str | None, delimiter: str | None, picture: str | None = None) -> list[Source]:
+    """The files that paths, globs and "-" stand for; folders of pictures too, where `picture` names the field that they are for.
+
+    UnknownReference for none, UsageError for a file of no known kind.
+    """
     paths: list[str] = []
     for word in words:
         if word == STANDARD or Path(word).exists():
@@ -113,7 +137,7 @@ def find(words: Sequence[str], form: str | None, delimiter: str | None) -> list[
         if not found:
             raise UnknownReference(f"there is no file {word}", hint="DATA is a CSV, TSV, JSON lines or Parquet file, a glob of them, or -.")
         paths += found
-    return [_source(path, form, delimiter) for path in paths]
+    return [_source(path, form, delimiter, picture) for path in paths]
 
 
 def form_of(path: str) -> str | None:
@@ -140,14 +164,38 @@ def line_of(source: Source, number: int) -> int | None:
     return None
 
 
-def _source(path: str, form: str | None, delimiter: str | None) -> Source:
+def _source(path: str, form: str | None, delimiter: str | None, picture: str | None) -> Source:
+    if picture is not None and form is None and (Path(path).is_dir() or Path(path).suffix.lower() in pictures.SUFFIXES):
+        return Source(path, PICTURES, column=picture)
     known = form or form_of(path)
-    if known is None:
+    if known is None and not Path(path).is_dir():
         what = "standard input has no name that says its format" if path == STANDARD else f"{path} is of no known format"
         raise UsageError(what, hint="--format csv, tsv, jsonl or parquet says it.")
     if Path(path).is_dir():
         raise UsageError(f"{path} is a folder", hint=f"A glob names the files in it: '{path.rstrip('/')}/*.csv'")
+    assert known is not None
     return Source(path, known, delimiter or ("\t" if known == "tsv" else ","))
+
+
+def _picture_chunk(source: Source) -> Chunk:
+    """The pictures of a folder, by their names. UsageError when there are none."""
+    path = Path(source.path)
+    found = [file.relative_to(path).as_posix() for file in pictures.find(path)] if path.is_dir() else [path.name]
+    if not found:
+        raise UsageError(f"{path} holds no pictures", hint=f"Their names end with {', '.join(pictures.SUFFIXES)}.")
+    numbers = np.arange(1, len(found) + 1, dtype=np.int64)
+    return Chunk(source.name, numbers, {source.column: pa.array(found, pa.string())}, text=True, progress=1.0)
+
+
+def _divided(chunk: Chunk, most: int) -> Iterator[Chunk]:
+    """The same rows, `most` at a time; the bad ones go with the first."""
+    rows = len(chunk.numbers)
+    for start in range(0, max(rows, 1), most):
+        stop = min(start + most, rows)
+        columns = {name: cells[start:stop] for name, cells in chunk.columns.items()}
+        records = None if chunk.records is None else chunk.records[start:stop]
+        progress = None if chunk.progress is None else chunk.progress * stop / max(rows, 1)
+        yield Chunk(chunk.source, chunk.numbers[start:stop], columns, chunk.text, records, [] if start else chunk.bad, progress)
 
 
 @contextmanager

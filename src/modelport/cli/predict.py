@@ -34,16 +34,17 @@ _FORMS = click.Choice(["csv", "tsv", "jsonl", "parquet"])
 @engine_option
 @model_options
 def command(ref: str, files: tuple[str, ...], output: str, as_json: bool, **flags: Any) -> None:
-    """Write predictions for every row of DATA: CSV, TSV, JSON lines or Parquet files, globs, or - for standard input.
+    """Write predictions for every row of DATA: CSV, TSV, JSON lines or Parquet files, globs, folders of pictures, or - for standard input.
 
     The columns of DATA stand beside the predictions, also those that the model does not use; class probabilities are columns of their own,
     probabilities.setosa. Several files go into one, in order. The output appears when all is done. Values are written as they are: a
-    spreadsheet that opens a CSV file may run a cell that begins with =, + or @.
+    spreadsheet that opens a CSV file may run a cell that begins with =, + or @. A cell for a picture is its path, from the file's folder.
 
     \b
     modelport predict iris data.csv -o out.parquet
     modelport predict iris 'data/*.csv' -o predicted/ --only-predictions
     modelport predict iris data.csv -o out.csv --rejects rejects.csv
+    modelport predict ants photos/ -o labels.csv
     """
     import json
     from dataclasses import asdict

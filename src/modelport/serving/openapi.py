@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from modelport import pictures
 from modelport.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -21,10 +22,12 @@ from modelport.errors import (
     UnsupportedMediaType,
     WrongHost,
 )
+from modelport.serving import uploads
 from modelport.serving.outputs import csv_records
 from modelport.serving.problems import PROBLEM_JSON
 from modelport.serving.service import Service
 from modelport.serving.settings import Settings
+from modelport.signature import Signature
 
 _ALWAYS = (Unauthorized, WrongHost, HeadersTooLarge, ModelportError)
 _PREDICT = (
@@ -45,12 +48,14 @@ def document(services: Sequence[Service], settings: Settings, version: str, *, n
     for service in services:
         model, base = ("", "") if alone else (f"{service.model}.", f"/models/{service.model}")
         prefix = f"{model}{service.function}." if service.function else model
-        schemas[f"{prefix}Input"] = {"title": f"{service.name} input", **service.signature.input_schema()}
+        schemas[f"{prefix}Input"] = {"title": f"{service.name} input", **_with_small_pictures(service.signature).input_schema()}
         schemas[f"{prefix}Output"] = {"title": f"{service.name} output", **service.signature.output_schema()}
         if not service.function:
             paths[f"{base}/predict"] = {"post": _predict(service, settings, prefix, f"{model}predict")}
             paths[f"{base}/"] = {"get": _about(service, prefix)}
         paths[f"{base}/{service.path}"] = _function(service, settings, prefix, f"{model}{service.path}")
+        if settings.allow_url and alone and service.inputs.picture is not None:
+            paths[f"{base}/{service.path}"].setdefault("get", _by_url(service, prefix, f"{model}predict.url"))
     if not nested:
         paths |= _health_paths()
     components: dict[str, Any] = {"schemas": schemas}
@@ -150,6 +155,11 @@ def _predict(service: Service, settings: Settings, prefix: str, name: str) -> di
     answers = [row["output"] for row in service.golden[:3]]
     inputs = [row["input"] for row in service.golden[:3]] or service.examples[:3]
     way = "A record in gives a record out; a list gives a list in the same order. CSV with a header (`text/csv`) gives CSV."
+    if service.inputs.has_pictures:
+        shown = _with_small_pictures(service.signature).inputs
+        inputs = [{**row, **{one.name: one.example for one in shown if one.kind == "image"}} for row in inputs[:1]]
+        answers = answers[:1]
+        way += " " + _picture_words(service, settings)
     about = service.description if service.bundle.function else ""
     return {
         "operationId": name,
@@ -158,7 +168,7 @@ def _predict(service: Service, settings: Settings, prefix: str, name: str) -> di
         "tags": [service.model],
         "requestBody": {
             "required": True,
-            "content": {"application/json": _one_or_many(f"{prefix}Input", inputs, settings.max_rows)},
+            "content": {"application/json": _one_or_many(f"{prefix}Input", inputs, settings.max_rows), **_pictures(service)},
         },
         # JSON Schema cannot say what a table must hold: a description of CSV as a string would promise that any string is taken.
         "x-csv": {
@@ -179,6 +189,62 @@ def _predict(service: Service, settings: Settings, prefix: str, name: str) -> di
     }
 
 
+def _with_small_pictures(signature: Signature) -> Signature:
+    """The signature with a small picture as the example of each image: a real one would be most of the document."""
+    small = pictures.to_base64(pictures.example())
+    return replace(signature, inputs=tuple(replace(one, example=small) if one.kind == "image" else one for one in signature.inputs))
+
+
+def _picture_words(service: Service, settings: Settings) -> str:
+    """What the service takes of pictures, and how they may be sent."""
+    images = [one for one in service.signature.inputs if one.kind == "image"]
+    sizes = "; ".join(f"`{one.name}` becomes {one.preprocessing.describe()}" for one in images if one.preprocessing is not None)
+    ways = ["in JSON as base64", "as a file of a form, several of which give a list"]
+    if service.inputs.picture is not None:
+        ways.insert(0, "as the body")
+    if settings.allow_url:
+        ways.append('in JSON by its URL, as `{"url": "https://..."}`')
+    words = (
+        f"Pictures are JPEG, PNG or WEBP, whatever their name or type says. A picture may be sent {', '.join(ways[:-1])}, or {ways[-1]}."
+    )
+    return f"{words} Of a picture {sizes}." if sizes else words
+
+
+def _pictures(service: Service) -> dict[str, Any]:
+    """Bodies that hold pictures. JSON Schema cannot say what a picture is: only what the parts of a form are called."""
+    if not service.inputs.has_pictures:
+        return {}
+    fields = service.signature.inputs
+    properties = {
+        one.name: {"type": "array", "items": {}, "maxItems": uploads.MAX_PARTS} if one.kind == "image" else one.json_schema()
+        for one in fields
+    }
+    required = [one.name for one in fields if not one.nullable and not one.optional]
+    form = {"schema": {"type": "object", "properties": properties, "required": required}}
+    kinds: dict[str, Any] = {kind: {} for kind in pictures.MEDIA_TYPES} if service.inputs.picture is not None else {}
+    return kinds | {uploads.FORM: form}
+
+
+def _by_url(service: Service, prefix: str, name: str) -> dict[str, Any]:
+    """A GET that names a picture by its URL."""
+    url = {"type": "string", "format": "uri", "maxLength": 2048}
+    return {
+        "operationId": name,
+        "summary": f"Ask {service.name} about the picture at a URL",
+        "description": "The service fetches the picture itself: from public addresses, or from the hosts that it was told.",
+        "tags": [service.model],
+        "parameters": [{"name": "url", "in": "query", "required": True, "description": "Of a JPEG, PNG or WEBP picture.", "schema": url}],
+        "responses": {
+            "200": {
+                "description": "The prediction.",
+                "headers": _headers(),
+                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{prefix}Output"}}, **_csv_output(service)},
+            },
+            **_problems((*_PREDICT, ModelContract, *_ALWAYS)),
+        },
+    }
+
+
 def _one_or_many(schema: str, rows: Sequence[Any], most: int) -> dict[str, Any]:
     reference = {"$ref": f"#/components/schemas/{schema}"}
     content: dict[str, Any] = {"schema": {"anyOf": [reference, {"type": "array", "items": reference, "maxItems": most}]}}
@@ -192,7 +258,7 @@ def _one_or_many(schema: str, rows: Sequence[Any], most: int) -> dict[str, Any]:
 
 def _csv_input(service: Service, rows: Sequence[dict[str, Any]]) -> str:
     fields = service.signature.inputs
-    if any(field.shape or field.kind == "json" for field in fields):
+    if any(field.shape or field.kind in ("json", "image") for field in fields):
         return ""
     return csv_records(fields, [{field.name: row.get(field.name) for field in fields} for row in rows]).decode()
 

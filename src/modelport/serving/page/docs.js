@@ -266,11 +266,14 @@ class Request {
       control.value = String(given);
       return { ...parameter, control };
     });
-    const content = Object.entries(bodies(api, operation.what));
+    const all = Object.entries(bodies(api, operation.what));
+    const pictures = all.map(([type]) => type).filter((type) => type.startsWith("image/"));
+    const content = all.filter(([type]) => !type.startsWith("image/") && !type.startsWith("multipart/"));
     this.choices = content.flatMap(([type, media]) => {
       const examples = examplesOf(api, media);
       return (examples.length ? examples : [["", ""]]).map(([name, text]) => ({ type, name: examples.length > 1 || content.length > 1 ? `${name} (${type})` : type, text }));
     });
+    if (pictures.length) this.choices.push({ type: pictures[0], name: "a picture", text: "", accept: pictures.join(",") });
     this.build(changed);
     this.code = codeTabs("Code", () => samples(this.describe()), "h3");
   }
@@ -278,14 +281,17 @@ class Request {
   build(changed) {
     this.choice = el("select", { id: newId(), input: () => this.fill(changed) }, ...this.choices.map(({ name }, index) => el("option", { value: String(index) }, name)));
     this.body = el("textarea", { id: newId(), class: "code-text", spellcheck: "false", input: changed });
+    this.file = el("input", { id: newId(), type: "file", input: changed });
     this.headers = el("textarea", { id: newId(), rows: "2", class: "code-text", spellcheck: "false", placeholder: "Name: value", input: changed });
     this.result = el("div", { class: "result", "aria-live": "polite" });
     const labelled = (label, control) => el("div", { class: "field" }, el("label", { class: "label", for: control.id }, label), control);
+    this.text = labelled("Body", this.body);
+    this.picture = labelled("Picture", this.file);
     this.node = el("form", { class: "try", "aria-label": "Try it", submit: (event) => { event.preventDefault(); this.go(); } },
       el("h3", {}, "Try it"),
       ...this.parameters.map(({ name, control }) => labelled(name, control)),
       ...(this.choices.length > 1 ? [labelled("Example", this.choice)] : []),
-      ...(this.choices.length ? [labelled("Body", this.body)] : []),
+      ...(this.choices.length ? [this.text, this.picture] : []),
       el("details", {}, el("summary", {}, "More headers"), labelled("Headers, one in a line", this.headers)),
       el("div", { class: "row" }, el("button", { class: "main", type: "submit" }, "Send")),
       this.result);
@@ -294,10 +300,18 @@ class Request {
 
   fill(changed) {
     if (this.choices.length) {
-      this.body.value = this.choices[Number(this.choice.value)].text;
+      const { text, accept } = this.chosen;
+      this.text.hidden = Boolean(accept);
+      this.picture.hidden = !accept;
+      this.file.accept = accept ?? "";
+      this.body.value = text;
       this.body.rows = Math.min(16, Math.max(4, this.body.value.split("\n").length + 1));
     }
     changed();
+  }
+
+  get chosen() {
+    return this.choices[Number(this.choice.value)];
   }
 
   describe() {
@@ -306,13 +320,14 @@ class Request {
     for (const { name, control } of this.parameters) path = path.replaceAll(`{${name}}`, encodeURIComponent(control.value));
     const url = new URL(path.slice(1), this.base);
     for (const { name, control } of used("query")) url.searchParams.set(name, control.value);
-    const headers = this.choices.length ? { "Content-Type": this.choices[Number(this.choice.value)].type } : {};
+    const file = this.chosen?.accept ? (this.file.files[0] ?? new File([], "picture.jpg")) : null;
+    const headers = this.choices.length ? { "Content-Type": file?.type || this.chosen.type } : {};
     for (const { name, control } of used("header")) headers[name] = control.value;
     for (const line of this.headers.value.split("\n")) {
       const [, name, value] = /^([^:\s]+)\s*:\s*(.*)$/.exec(line.trim()) ?? [];
       if (name) headers[name] = value;
     }
-    return { method: this.operation.method.toUpperCase(), url: url.href, headers, body: this.choices.length ? this.body.value : "", key: this.keyed };
+    return { method: this.operation.method.toUpperCase(), url: url.href, headers, body: file ?? (this.choices.length ? this.body.value : ""), key: this.keyed };
   }
 
   async go() {
