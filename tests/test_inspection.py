@@ -331,7 +331,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "zeros": (b"\0" * 1000, "is of no known kind"),
     "noise": (bytes(range(128, 256)) * 8, "is "),
     "zip of nothing": (archive({"readme.txt": "hello"}), "is a zip archive, and no kind of model that is known: it holds readme.txt"),
-    "JSON": (b'{"name": "anna"}', "is JSON, and no model that is known"),
+    "JSON": (b'["anna"]', "is JSON, and no model that is known"),
     "cut JSON": (b'{"learner": {"gradient', "is cut short or damaged"),
     "zip bomb": (zip_bomb(), "is a bomb"),
     "zlib bomb": (zlib.compress(b"\0" * (80 * 1024**2)), "is a bomb"),

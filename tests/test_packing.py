@@ -172,7 +172,7 @@ def test_what_is_said_wrongly_is_named_and_nothing_is_stored(tmp_path: Path, opt
 
 def test_a_file_that_holds_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="holds no model that is known here"):
-        packed(written({"a": 1}, tmp_path), tmp_path / "bundle")
+        packed(written([1, 2], tmp_path), tmp_path / "bundle")
 
 
 def test_a_sample_of_which_no_row_fits_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from modelport import bundle as bundles
-from modelport import code_files, engines, gates, inference, inspection, plugins, samples
+from modelport import code_files, engines, gates, inference, inspection, plugins, samples, tables
 from modelport.bundle import Bundle
 from modelport.conversion import old
 from modelport.errors import (
@@ -39,7 +39,7 @@ from modelport.errors import (
     UsageError,
     VersionMismatch,
 )
-from modelport.frameworks import STATED_LABELS, Card
+from modelport.frameworks import STATED_LABELS, Card, lookup
 from modelport.samples import Sample
 from modelport.signature import Signature, did_you_mean, moment_text, to_array
 from modelport.store import Entry, Store
@@ -71,6 +71,8 @@ class Options:
     """Names for the model's outputs, in order."""
     code: Sequence[str | Path] = ()
     """Python files that define what the pickle needs. Modules beside a .py file that it imports come along by themselves."""
+    key: Sequence[str] = ()
+    """The columns by which a table is asked."""
     include: Sequence[str | Path] = ()
     """Files and folders below the model's own that its code reads: there at the same place in the bundle."""
     metric: Mapping[str, float] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class Options:
     """Where a model is loaded that another version of its library wrote: "auto", an environment made for it; "none"; or a Python's path."""
 
     def __post_init__(self) -> None:
-        for key in ("output", "code", "include", "data"):
+        for key in ("output", "key", "code", "include", "data"):
             value = getattr(self, key)
             object.__setattr__(self, key, (value,) if isinstance(value, str | os.PathLike) else tuple(value))
         object.__setattr__(self, "metric", {name: _metric(name, value) for name, value in self.metric.items()})
@@ -130,6 +132,8 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
     The lineage is that of the git checkout in which the file lies, or of that at `checkout`. `told` hears what takes longer, a line each.
     """
     name = bundles.check_name(options.name or _slug(path.stem))
+    if tables.is_table(path, options.key):
+        return _pack_table(path, None, folder, replace(options, name=name), checkout or path.parent)
     seen = inspection.inspect(path)
     card = seen.card
     parts = code_files.collect(path, options.code, options.include)
@@ -137,6 +141,10 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
     trusted = gates.check_trust(path, card, seen.refused, trust=options.trust, code=code_files.modules(parts))
     if card is None:
         raise ModelFileError(f"{path} holds no model that is known here", hint=f"`modelport inspect {path}` says what it holds.")
+    if card.framework == "lookup" and card.cls != lookup.TABLE:
+        return _pack_table(path, card, folder, replace(options, name=name), checkout or path.parent)
+    if options.key:
+        raise UsageError(f"{path} is no table, and a key is named", hint="--key is for dicts, DataFrames and files of rows.")
     code_folder = code_files.copy(parts, folder)
 
     at = folder / "code" / path.name if path in parts.values() else path
@@ -144,6 +152,10 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
     with _loaded(at, seen, card, options, code_folder, told) as (engine, python):
         described = inference.pictured(engine.described, options.image)
         sample = _sample(options, pictures=any(one.kind == "image" for one in described.inputs))
+        if card.framework == "lookup" and sample is None:
+            sample = samples.from_object(
+                {one.name: list(key) for one, key in zip(described.inputs, zip(*engine.model.rows, strict=True), strict=True)}
+            )
         signature = inference.infer(described, card, sample, _stated(options.schema), options.output)
         _check_labels(signature, card)
         engine = replace(engine, signature=signature)
@@ -180,6 +192,14 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
     )
     engines.verify_golden(engines.load(written), written)
     return written
+
+
+def _pack_table(path: Path, card: Card | None, folder: Path, options: Options, checkout: Path) -> Bundle:
+    """A bundle of the table in `path`, which has passed the gates; as the file in which tables are kept."""
+    with tempfile.TemporaryDirectory(prefix="modelport-table-") as scratch:
+        kept = Path(scratch) / lookup.FILE
+        tables.convert(path, card, options.key, kept)
+        return pack_file(kept, folder, replace(options, key=()), checkout=checkout)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from modelport.errors import UsageError
 if TYPE_CHECKING:
     from modelport.frameworks import Framework
 
-FRAMEWORKS = ("sklearn", "xgboost", "lightgbm", "catboost", "onnx", "torch", "fastai", "keras", "function")
+FRAMEWORKS = ("sklearn", "xgboost", "lightgbm", "catboost", "onnx", "torch", "fastai", "keras", "function", "lookup")
 """Modelport's own, in the order in which they are asked whether a file is theirs."""
 
 

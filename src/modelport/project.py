@@ -44,7 +44,7 @@ FILE = "modelport.toml"
 _TEXT = ("name", "target", "title", "subtitle", "description")
 _PATH = ("model", "sample", "schema", "labels")
 _PATHS = ("code", "include", "data")
-_LISTS = ("output",)
+_LISTS = ("output", "key")
 _TABLES = ("metric", "label")
 KEYS = (*_TEXT, *_PATH, *_PATHS, *_LISTS, *_TABLES, "image", "inputs", "outputs")
 

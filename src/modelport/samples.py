@@ -57,7 +57,7 @@ class Sample:
         return [{name: self.columns[name][index] for name in names} for index in indices]
 
 
-def read(path: Path) -> Sample:
+def read(path: Path, most: int | None = MAX_ROWS) -> Sample:
     """A sample out of a .csv, .parquet, .json or .jsonl file, of a picture, or of a folder of pictures.
 
     UsageError for another kind or a file that is not what it says.
@@ -69,11 +69,11 @@ def read(path: Path) -> Sample:
         raise UsageError(f"the sample {path} is no file", hint="--sample takes a .csv, .parquet, .json or .jsonl file of input rows.")
     try:
         if suffix in (".csv", ".tsv"):
-            columns = _read_csv(path, "\t" if suffix == ".tsv" else ",")
+            columns = _read_csv(path, "\t" if suffix == ".tsv" else ",", most)
         elif suffix == ".parquet":
-            columns = _read_parquet(path)
+            columns = _read_parquet(path, most)
         elif suffix in (".json", ".jsonl", ".ndjson"):
-            columns = _columns_of(_read_json(path), str(path))
+            columns = _columns_of(_read_json(path), str(path), most)
         else:
             raise UsageError(f"the sample {path} is of no known kind", hint="--sample takes a .csv, .parquet, .json or .jsonl file.")
     except (ValueError, RecursionError, csv.Error, OSError) as error:
@@ -117,25 +117,25 @@ def _picture(path: Path) -> str:
         raise UsageError(f"the picture {path} of the sample {error}") from error
 
 
-def from_object(table: Any) -> Sample:
+def from_object(table: Any, most: int | None = MAX_ROWS) -> Sample:
     """A sample out of a live table: DataFrame, Series, 2-d array, list of records, of rows or of texts, or mapping of columns.
 
     UsageError for anything else.
     """
     if hasattr(table, "iloc") and hasattr(table, "columns"):
-        return _from_frame(table.iloc[:MAX_ROWS])
+        return _from_frame(table.iloc[:most])
     if hasattr(table, "iloc") and hasattr(table, "name"):
-        return _sample({str(table.name or "text"): _plain_values(table)}, named=table.name is not None)
+        return _sample({str(table.name or "text"): _plain_values(table, most)}, named=table.name is not None)
     if isinstance(table, Mapping):
-        return _sample({str(name): _plain_values(values) for name, values in table.items()})
+        return _sample({str(name): _plain_values(values, most) for name, values in table.items()})
     if isinstance(table, Sequence) and not isinstance(table, str | bytes) and table:
         if all(isinstance(row, str) for row in table):
-            return _sample({"text": list(table[:MAX_ROWS])}, named=False)
+            return _sample({"text": list(table[:most])}, named=False)
         if all(isinstance(row, list | tuple) for row in table) and len({len(row) for row in table}) == 1:
-            return _from_rows(table)
-        return _sample(_columns_of(table, "the sample"))
+            return _from_rows(table[:most])
+        return _sample(_columns_of(table, "the sample", most))
     if isinstance(table, np.ndarray) and table.ndim == 2 and len(table):
-        return _from_rows(table)
+        return _from_rows(table[:most])
     raise UsageError(
         f"the sample is a {type(table).__module__}.{type(table).__qualname__} that holds no rows",
         hint="sample= takes a DataFrame, a 2-d array, a list of records, a list of texts, or a path.",
@@ -148,16 +148,16 @@ def _from_frame(frame: Any) -> Sample:
     if not len(frame):
         raise UsageError("the sample has no rows", hint="A handful of real input rows is enough.")
     if list(frame.columns) == list(range(len(frame.columns))):
-        return _sample({f"x{index}": _plain_values(frame[index]) for index in frame.columns}, named=False)
-    return _sample({str(name): _plain_values(frame[name]) for name in frame.columns})
+        return _sample({f"x{index}": _plain_values(frame[index], None) for index in frame.columns}, named=False)
+    return _sample({str(name): _plain_values(frame[name], None) for name in frame.columns})
 
 
 def _from_rows(rows: Any) -> Sample:
-    return _sample({f"x{index}": _plain_values(row[index] for row in rows[:MAX_ROWS]) for index in range(len(rows[0]))}, named=False)
+    return _sample({f"x{index}": _plain_values((row[index] for row in rows), None) for index in range(len(rows[0]))}, named=False)
 
 
-def _plain_values(values: Iterable[Any]) -> list[Any]:
-    return [_plain(value) for value in islice(values, MAX_ROWS)]
+def _plain_values(values: Iterable[Any], most: int | None) -> list[Any]:
+    return [_plain(value) for value in islice(values, most)]
 
 
 def baseline(fields: Sequence[Field], columns: Columns) -> dict[str, Any]:
@@ -278,12 +278,12 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
-def _read_csv(path: Path, delimiter: str) -> dict[str, list[Any]]:
+def _read_csv(path: Path, delimiter: str, most: int | None) -> dict[str, list[Any]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         header = next(reader, [])
         _check_header(header, str(path))
-        rows = list(islice((row for row in reader if row), MAX_ROWS))
+        rows = list(islice((row for row in reader if row), most))
     for index, row in enumerate(rows):
         if len(row) != len(header):
             raise UsageError(f"{path}: row {index + 1} has {len(row)} cells, the header {len(header)}")
@@ -312,7 +312,7 @@ def _fits(kind: Kind, value: Any) -> bool:
     return abs(value) <= MAX_INTEGER if isinstance(value, int) and kind == "integer" else isinstance(value, float) and kind == "number"
 
 
-def _read_parquet(path: Path) -> dict[str, list[Any]]:
+def _read_parquet(path: Path, most: int | None) -> dict[str, list[Any]]:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
@@ -320,7 +320,7 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
     with parquet.ParquetFile(path) as file:
         names = [name for name in file.schema_arrow.names if not _INDEX.fullmatch(name)]
         _check_header(names, str(path))
-        batch = next(file.iter_batches(MAX_ROWS, columns=names), None)
+        batch = next(file.iter_batches(most or max(1, file.metadata.num_rows), columns=names), None)
     return {} if batch is None else {name: [_plain(value) for value in batch.column(name).to_pylist()] for name in names}
 
 
@@ -332,11 +332,11 @@ def _read_json(path: Path) -> list[Any]:
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def _columns_of(records: Sequence[Any], where: str) -> dict[str, list[Any]]:
+def _columns_of(records: Sequence[Any], where: str, most: int | None) -> dict[str, list[Any]]:
     for index, record in enumerate(records):
         if not isinstance(record, Mapping):
             raise UsageError(f"{where}: row {index} is no record", hint='A list of records: [{"age": 31, "city": "Oslo"}, ...].')
-    records = records[:MAX_ROWS]
+    records = records[:most]
     names = list(dict.fromkeys(str(name) for record in records for name in record))
     return {name: [_plain(record.get(name)) for record in records] for name in names}
 

@@ -77,7 +77,7 @@ def _summary(ref: str, bundle: Bundle) -> str:
     rows = (
         "one row made from the signature; give --sample for real ones"
         if golden["synthesised"]
-        else f"{len(golden['rows'])} rows of the sample"
+        else f"{len(golden['rows'])} rows of the {'table' if card.framework == 'lookup' else 'sample'}"
     )
     kept = "reproduced" if golden["tolerance"] is not None else "not the same twice, so asked at each start and not compared"
     table = [

@@ -58,7 +58,7 @@ class Contents:
     size: int
     format: str
     """pickle, joblib, torch-zip, torch-legacy, torchscript, pt2, skops, xgboost-json, xgboost-ubj, lightgbm-text, catboost-cbm,
-    catboost-json, onnx, keras, hdf5, safetensors, tflite, gguf, python."""
+    catboost-json, json (an object or a list of objects), onnx, keras, hdf5, safetensors, tflite, gguf, python."""
     compression: str | None = None
     """zlib, gzip, bz2, xz, lzma, lz4, or zf (joblib before 0.10)."""
     protocol: int | None = None
@@ -118,6 +118,8 @@ class Contents:
         {"doc": str, "functions": [{"name": str, "line": int, "doc": str, "parameters": [{"name": str, "annotation": str | None,
         "default": str | None}], "returns": str | None, "answers": bool (it has a `return` with a value)}], "public": [the names in
         `__all__`] | None, "classes": [str], "imports": [module names]}; annotations as written
+    json
+        the value itself
     hdf5, tflite, gguf
         {}: recognised only
     """

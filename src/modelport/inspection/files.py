@@ -31,6 +31,7 @@ _DAMAGES = (
     NotImplementedError, RuntimeError, SystemError, struct.error, ZlibError, BadZipFile, msgspec.MsgspecError,
 )  # fmt: skip
 """What Python and numpy raise for bytes that are not what they should be."""
+_ROWS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
 _KNOWN = (
     "Known are pickle and joblib files, skops, torch.save, TorchScript and .pt2, XGBoost JSON and UBJ, LightGBM text, CatBoost, ONNX, "
     "Keras 3, safetensors and .py."
@@ -85,7 +86,9 @@ def _told(path: Path, words: str, machines: list[Machine]) -> ModelFileError:
     """The error for a file; of a broken pickle also what it would import before it breaks: loading it would run that."""
     found = sorted({name for machine in machines for name in machine.imports})
     hint = "The copy or download that made it did not finish." if "cut short" in words else _KNOWN if "no known kind" in words else ""
-    if found:
+    if path.suffix.lower() in _ROWS:
+        hint = "--key COLUMN serves it as a table, by that column; rows for a model are a --sample."
+    elif found:
         hint = f"Before that it would import {', '.join(found[:8])}{' and more' if len(found) > 8 else ''}. {hint}".strip()
     return ModelFileError(f"{path} {words}", hint=hint)
 
@@ -172,14 +175,17 @@ class _Json(msgspec.Struct):
 
 def _read_json(path: Path, data: bytes) -> Contents:
     try:
-        probe = msgspec.json.decode(data, type=_Json)
+        probe = msgspec.json.decode(data, type=_Json) if data.lstrip()[:1] == b"{" else _Json()
     except msgspec.DecodeError as error:
         raise Malformed(f"is cut short or damaged: its JSON does not parse ({error})") from None
     if bytes(probe.learner):
         return Contents(path, len(data), "xgboost-json", root=xgboost.from_json(data))
     if bytes(probe.features_info) and bytes(probe.model_info):
         return Contents(path, len(data), "catboost-json", root=catboost.from_json(data))
-    raise Malformed("is JSON, and no model that is known: XGBoost's has 'learner', CatBoost's 'features_info'")
+    value = msgspec.json.decode(data)
+    if value and (isinstance(value, dict) or (isinstance(value, list) and all(isinstance(record, dict) for record in value))):
+        return Contents(path, len(data), "json", root=value)
+    raise Malformed("is JSON, and no model that is known: XGBoost's has 'learner', CatBoost's 'features_info'; a table has records")
 
 
 def _read_pickles(path: Path, size: int, data: bytes, packed: str | None, budget: Budget, machines: list[Machine]) -> Contents:
