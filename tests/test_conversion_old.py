@@ -35,7 +35,10 @@ def asked(remote: Remote, child: Child, card: Card, then: dict[str, Any]) -> lis
     return engine.answer([dict(zip(columns, row, strict=True)) for row in then["rows"]])
 
 
-@pytest.mark.parametrize("file", ["joblib-0.9.4/svc.joblib", "scikit-learn-0.24.2/hist.joblib", "scikit-learn-1.3.2/forest.joblib"])
+@pytest.mark.parametrize(
+    "file",
+    ["joblib-0.9.4/svc.joblib", "scikit-learn-0.19.2/forest.joblib", "scikit-learn-0.24.2/hist.joblib", "scikit-learn-1.3.2/forest.joblib"],
+)
 def test_an_old_model_answers_to_the_last_digit_what_it_answered_then(file: str, old_pythons: None) -> None:
     seen = inspection.inspect(DATA / file)
     then = json.loads((DATA / file).with_suffix(".json").read_text())
@@ -46,9 +49,9 @@ def test_an_old_model_answers_to_the_last_digit_what_it_answered_then(file: str,
     wrote = seen.card.version or environments.BEFORE_0_18
     assert [answer["prediction"] for answer in answers] == then["prediction"]
     np.testing.assert_array_equal([list(answer["probabilities"].values()) for answer in answers], then["probabilities"])
-    assert told == [
-        f"Making Python {remote.python} with scikit-learn {wrote} ...",
-        f"Loaded it with Python {remote.python} and scikit-learn {wrote}, in a process of its own.",
+    making = f"Making Python {remote.python} with scikit-learn {wrote} ..."
+    assert [line for line in told if line != making] == [
+        f"Loaded it with Python {remote.python} and scikit-learn {wrote}, in a process of its own."
     ]
     assert remote.versions["scikit-learn"] == wrote
 

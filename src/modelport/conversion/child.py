@@ -192,10 +192,14 @@ class Remote:
     The model that goes with it in an `engines.Engine` is the child.
     """
 
-    def __init__(self, child: Child, path: Path, code: Path | None = None) -> None:
-        """Let the child load the model in `path`, with the modules in the folder `code`. Raises as `Child.ask`."""
+    def __init__(self, child: Child, path: Path, code: Path | None = None, *, vendored: bool = False) -> None:
+        """Let the child load the model in `path`, with the modules in the folder `code`. Raises as `Child.ask`.
+
+        `vendored` is whether the joblib that came along with scikit-learn before 0.21 wrote the file.
+        """
         self._child = child
-        child.ask("load", kind="sklearn", path=str(path.resolve()), code=str(code.resolve()) if code else None)
+        brought = str(code.resolve()) if code else None
+        child.ask("load", kind="sklearn", path=str(path.resolve()), code=brought, vendored=vendored)
         described = child.ask("describe")
         try:
             self.versions = {str(name): str(version) for name, version in described["versions"].items()}

@@ -268,7 +268,12 @@ def _resolve(uv: str, wanted: Recipe) -> tuple[str, Path, list[str], bool]:
 def _compiled(uv: str, python: Path, requirements: Sequence[str], dated: Sequence[str]) -> list[str]:
     """Exact pins of the requirements and of all they require."""
     words = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--only-binary", ":all:", "--python", str(python), *dated, "-"]
-    text = _run(uv, words, _RESOLVE_S, "\n".join(requirements))
+    given = "\n".join(requirements)
+    try:
+        text = _run(uv, words, _RESOLVE_S, given)
+    except _Unsolvable:
+        # what uv has kept of the index may be of a moment when it was not all there
+        text = _run(uv, [*words, "--refresh"], _RESOLVE_S, given)
     return [line.split(" ")[0] for line in text.splitlines() if "==" in line]
 
 

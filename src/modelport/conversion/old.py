@@ -30,12 +30,14 @@ def opened(
     `python` is "auto", for an environment that is made for it, or the path of a Python that has what it needs. `imports` is what the file
     imports, `code` a folder with modules of its own. Raises NoEnvironment, and as `Remote`; UsageError when there is no such Python.
     """
+    imports = tuple(imports)
     wanted = environments.recipe(card, imports) if python == "auto" else None
+    vendored = any(name.startswith("sklearn.externals.joblib.") for name in imports)
     for _ in range(_MODULES):
         program = environments.make(wanted, told).python if wanted else _python(python)
         with Child(program, size=path.stat().st_size) as child:
             try:
-                remote = Remote(child, path, code)
+                remote = Remote(child, path, code, vendored=vendored)
             except ModuleMissing as missing:
                 wanted = environments.with_module(wanted, missing.module) if wanted else None
                 if wanted is None:

@@ -111,13 +111,16 @@ class _Child:
         self._model: Any = None
         self._view: Any = None
 
-    def load(self, kind: str, path: str, code: str | None = None) -> dict[str, Any]:
-        """Load a model file: of the kind "sklearn" any pickle, joblib or skops file, else one in the library's own format."""
+    def load(self, kind: str, path: str, code: str | None = None, vendored: bool = False) -> dict[str, Any]:
+        """Load a model file: of the kind "sklearn" any pickle, joblib or skops file, else one in the library's own format.
+
+        `vendored` is whether the joblib that came along with scikit-learn before 0.21 wrote it, which alone reads its arrays.
+        """
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             if code:
                 _bring(code)
-            self._model = _LOADERS[kind](path)
+            self._model = _load_sklearn(path, vendored) if kind == "sklearn" else _LOADERS[kind](path)
         self._kind = kind
         for warning in told:
             _check_versions(type(warning.message).__name__, str(warning.message))
@@ -155,17 +158,17 @@ class _Child:
         return {"graph": graph}
 
 
-def _load_sklearn(path: str) -> Any:
+def _load_sklearn(path: str, vendored: bool) -> Any:
     with Path(path).open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
     if is_zip:
         import skops.io
 
         return skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
-    try:
+    if vendored:
+        from sklearn.externals import joblib
+    else:
         import joblib
-    except ImportError:
-        from sklearn.externals import joblib  # before 0.21 it came along
     return joblib.load(path)
 
 
@@ -189,7 +192,7 @@ def _load_catboost(path: str) -> Any:
     return catboost.CatBoost().load_model(path, format="json" if path.endswith(".json") else "cbm")
 
 
-_LOADERS = {"sklearn": _load_sklearn, "xgboost": _load_xgboost, "lightgbm": _load_lightgbm, "catboost": _load_catboost}
+_LOADERS = {"xgboost": _load_xgboost, "lightgbm": _load_lightgbm, "catboost": _load_catboost}
 
 
 def _bring(code: str) -> None:
