@@ -168,14 +168,14 @@ async def steady(
     begun = time.perf_counter()
     sent, second = 0, 1
     while (now := time.perf_counter() - begun) < seconds:
-        for _ in range(int(now * rate_per_s) - sent):
+        for _ in range(int(now * rate_per_s) + 1 - sent):  # the first is due at once
             loop.send(next(turn), begun + sent / rate_per_s)
             sent += 1
         if now >= second:
             tallies.append(loop.tally)
             loop.tally = Tally()
             second += 1
-        await asyncio.sleep(max(0.0005, begun + (sent + 1) / rate_per_s - time.perf_counter()))
+        await asyncio.sleep(max(0.0005, begun + sent / rate_per_s - time.perf_counter()))
     await asyncio.sleep(min(deadline_s, 2.0))  # the last answers
     tallies.append(loop.tally)
     for caller in list(loop.idle):

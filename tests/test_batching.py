@@ -134,7 +134,7 @@ class Asked(Work[Numbers, list[int]]):
     __slots__ = ("answered", "answers", "error", "times", "world")
 
     def __init__(self, world: World, *values: int, caller: str = "one", within: float = 30.0) -> None:
-        super().__init__(Numbers(values), world.time() + within, caller, Asked.take)
+        super().__init__(Numbers(values), world.time() + within, caller, Asked.take, arrived=world.time())
         self.world, self.answered = world, 0.0
         self.answers: list[int] | None = None
         self.error: Exception | None = None
@@ -384,6 +384,33 @@ def test_what_cannot_be_answered_in_time_is_refused_at_once_with_the_seconds_to_
     assert 6 not in world.computed
 
 
+def test_callers_with_less_patience_than_the_service_allows_are_known_by_their_leaving() -> None:
+    """They wait a second where 30 are allowed: in a line as long as that, whoever has its turn is about to leave."""
+    flood = Flood(0.0005, lambda value: 0.005, expected_s=0.005, within=30.0, patience_s=1.0)
+    flood.last(20.0)
+    answered = [one.answered for one in flood.taken if one.answers is not None and one.answered < one.arrived + 1.0]
+    assert len(answered) > 0.9 * 20.0 / 0.005
+    assert len([at for at in answered if at > flood.now - 15.0]) > 0.99 * 15.0 / 0.005
+
+
+def test_one_caller_who_leaves_says_nothing_of_the_others() -> None:
+    world, seen = World((0.0, 0.1)), Seen()
+    batcher = world.batcher(observer=seen)
+    ask(batcher, Asked(world, 0))
+    world.turn()
+    waiting = [Asked(world, value) for value in range(1, 10)]
+    ask(batcher, *waiting)
+    waiting[0].cancel()
+    world.call()
+    world.turn()
+    world.turn()
+    assert seen.sheds == ["left"]
+    waiting.append(Asked(world, 10))
+    ask(batcher, waiting[-1])
+    world.settle()
+    assert [one.answers is not None for one in waiting] == [False] + 9 * [True]
+
+
 def test_a_line_that_does_not_empty_gets_shorter() -> None:
     """A burst may fill it; but what comes all the time gains nothing by waiting long."""
     flood = Flood(0.0005, lambda value: 0.005, expected_s=0.005)
@@ -418,9 +445,12 @@ def test_no_more_wait_than_the_limit() -> None:
 class Flood(World):
     """A world in which a request comes every so often, also while the model computes, and each row costs what it says."""
 
-    def __init__(self, every_s: float, cost_s: Callable[[int], float], *, expected_s: float, within: float = 0.9) -> None:
+    def __init__(
+        self, every_s: float, cost_s: Callable[[int], float], *, expected_s: float, within: float = 0.9, patience_s: float = 99.0
+    ) -> None:
         super().__init__()
-        self.every_s, self.cost_s, self.within = every_s, cost_s, within
+        self.every_s, self.cost_s, self.within, self.patience_s = every_s, cost_s, within, patience_s
+        self.staying: deque[Asked] = deque()
         self.coming_s, self.number = self.now, 0
         self.taken: list[Asked] = []
         self.refused = 0
@@ -440,6 +470,8 @@ class Flood(World):
         while self.coming_s <= until:
             self.now = max(self.now, self.coming_s)
             self.coming_s += self.every_s
+            while self.staying and self.now > self.staying[0].arrived + self.patience_s:
+                self.staying.popleft().cancel()
             self.number += 1
             one = Asked(self, self.number, within=self.within)
             try:
@@ -448,6 +480,7 @@ class Flood(World):
                 self.refused += 1
             else:
                 self.taken.append(one)
+                self.staying.append(one)
         self.now = until
 
     def last(self, seconds: float) -> float:

@@ -11,7 +11,7 @@ Answers go out before the next call begins: who asks again at once is in it, and
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -251,6 +251,8 @@ class Batcher(Generic[AnyRows, Answers]):
         self._queue_s = self._queue_rows = 0.0
         """Of the last calls that left some waiting, until a call leaves none: how fast a line moves, also where urgent works keep calls
         small, or rows cost other than the pace says."""
+        self._patience_s: dict[str, float] = {}
+        """How long callers wait before they leave, of whose requests more left than stayed when their turn came; until none waits."""
         self._scheduled = False
         self._behind_since: float | None = None
         """Since when each call has left some waiting, by `loop.time()`; None when the last has not."""
@@ -302,7 +304,8 @@ class Batcher(Generic[AnyRows, Answers]):
         row_s = self._queue_s / self._queue_rows if self._queue_rows else 0.0
         wait_s = self._left_s(now) + max(self.pace.wait(rows_ahead + rows), row_s * (rows_ahead + rows))
         standing = self._behind_since is not None and now - self._behind_since > self.timeout_s
-        late_s = now + wait_s / (_SURE_OF_STANDING if standing else _SURE) - work.deadline
+        left_s = min(work.deadline - now, self._patience_s.get(work.caller, math.inf))
+        late_s = wait_s / (_SURE_OF_STANDING if standing else _SURE) - left_s
         if late_s > 0:
             self._refuse("wait", f"{self._waiting} requests wait for the model; an answer would take {wait_s:.1f} s", late_s)
         if self._waiting >= self._max_waiting or self._waiting_bytes + len(work.body) > _MAX_WAITING_BYTES:
@@ -345,6 +348,7 @@ class Batcher(Generic[AnyRows, Answers]):
     def _look_behind(self) -> None:
         if not self._waiting:
             self._behind_since = None
+            self._patience_s.clear()
         elif self._behind_since is None:
             self._behind_since = self._loop.time()
 
@@ -365,9 +369,11 @@ class Batcher(Generic[AnyRows, Answers]):
         fixed_s, each_s, limit_s, doubt_s = self.pace.fixed_s, self.pace.each_s, self.pace.longest_s, self.pace.doubt_s
         works: list[Work[AnyRows, Answers]] = []
         expired: list[Work[AnyRows, Answers]] = []
+        gone: Counter[str] = Counter()
         rows = 0
         for work in self._in_turn():
             if work.state != _WAITS:
+                gone[work.caller] += 1
                 if self._observer is not None:
                     self._observer.shed("left")
                 continue
@@ -386,6 +392,10 @@ class Batcher(Generic[AnyRows, Answers]):
                 expired.append(work)
         for work in expired:
             self._expire(work)
+        for caller, count in gone.items():
+            stayed = [self._clock() - work.arrived for work in works if work.caller == caller]
+            if 0 < len(stayed) < count:
+                self._patience_s[caller] = max(stayed)
         return works, rows
 
     def _in_turn(self) -> Iterator[Work[AnyRows, Answers]]:
