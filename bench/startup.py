@@ -1,4 +1,4 @@
-"""How long the first things take: importing, --help, and from `serve` to the first answer; beside FastAPI as tutorials write it."""
+"""How long the first things take, from importing to the first answer, and how much memory; beside FastAPI as tutorials write it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
 from bench.environments import LIBRARIES, ROOT, environment
+from modelport.serving.resources import memory_of
 
 ROUNDS = 7
 WORK = Path(__file__).parent / ".work"
@@ -33,7 +35,7 @@ def run() -> str:
     folder, variables = _prepare(python, modelport)
 
     def cold(port: int) -> list[str]:
-        shutil.rmtree(folder / "cache", ignore_errors=True)
+        shutil.rmtree(folder / "cache" / "bundles", ignore_errors=True)
         return [modelport, "serve", "iris.joblib", "--port", str(port)]
 
     rows: dict[str, Callable[[], float]] = {
@@ -41,13 +43,16 @@ def run() -> str:
         "import numpy": lambda: _until_end([python, "-c", "import numpy"], folder, variables),
         "import modelport": lambda: _until_end([python, "-c", "import modelport"], folder, variables),
         "modelport --help": lambda: _until_end([modelport, "--help"], folder, variables),
-        "modelport serve iris (from the store) to first answer": lambda: _until_answer(
+        "modelport serve iris (from the store, ONNX) to first answer": lambda: _until_answer(
             lambda port: [modelport, "serve", "iris", "--port", str(port)], folder, variables
+        ),
+        "modelport serve iris --engine native (from the store) to first answer": lambda: _until_answer(
+            lambda port: [modelport, "serve", "iris", "--engine", "native", "--port", str(port)], folder, variables
         ),
         "modelport serve iris.joblib (packed before) to first answer": lambda: _until_answer(
             lambda port: [modelport, "serve", "iris.joblib", "--port", str(port)], folder, variables
         ),
-        "modelport serve iris.joblib (first time: packs it) to first answer": lambda: _until_answer(cold, folder, variables),
+        "modelport serve iris.joblib (first time: packs and converts it) to first answer": lambda: _until_answer(cold, folder, variables),
         "modelport demo (ONNX) to first answer": lambda: _until_answer(
             lambda port: [modelport, "demo", "--port", str(port)], folder, variables
         ),
@@ -74,6 +79,17 @@ def run() -> str:
     for name, values in times.items():
         median = statistics.median(values)
         lines.append(f"| {name} | {median:.3f} | {min(values):.3f} | {median / base:.1f} |")
+    one = ["--workers", "1", "--port"]
+    services: dict[str, Callable[[int], list[str]]] = {
+        "modelport serve iris (ONNX)": lambda port: [modelport, "serve", "iris", *one, str(port)],
+        "modelport serve iris --engine native": lambda port: [modelport, "serve", "iris", "--engine", "native", *one, str(port)],
+        "FastAPI with pandas, as tutorials write it": lambda port: [fastapi, "app:app", "--port", str(port), "--log-level", "warning"],
+    }
+    lines += ["", "Resident memory after the first answer, MB: of the worker, and of the process that watches over it.", ""]
+    lines += ["| what | worker | supervisor |", "|---|---|---|"]
+    for name, command in services.items():
+        supervisor, *workers = (f"{size / 1e6:.0f}" for size in _memory(command, folder, variables))
+        lines.append(f"| {name} | {workers[0]} | {supervisor} |" if workers else f"| {name} | {supervisor} | |")
     return "\n".join(lines) + "\n"
 
 
@@ -96,11 +112,25 @@ def _until_end(command: list[str], folder: Path, variables: dict[str, str]) -> f
 
 
 def _until_answer(command: Callable[[int], list[str]], folder: Path, variables: dict[str, str]) -> float:
+    begun = time.perf_counter()
+    with _answering(command, folder, variables):
+        return time.perf_counter() - begun
+
+
+def _memory(command: Callable[[int], list[str]], folder: Path, variables: dict[str, str]) -> list[int]:
+    """Resident bytes of the process and of each of its children, once it has answered."""
+    with _answering(command, folder, variables) as server:
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        return [memory_of(process) for process in (server.pid, *children)]
+
+
+@contextmanager
+def _answering(command: Callable[[int], list[str]], folder: Path, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A service that has answered once."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = command(port)
-    begun = time.perf_counter()
     server = subprocess.Popen(words, cwd=folder, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while True:
@@ -112,8 +142,9 @@ def _until_answer(command: Callable[[int], list[str]], folder: Path, variables: 
                 time.sleep(0.002)
                 continue
             if answer.status_code == 200:
-                return time.perf_counter() - begun
+                break
             assert answer.status_code == 503, answer.text
+        yield server
     finally:
         server.terminate()
         server.wait(30)
