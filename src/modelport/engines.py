@@ -219,8 +219,10 @@ class Measured:
         except Exception as error:  # noqa: BLE001  whatever it is, ONNX goes on
             self._told({"reason": error.message if isinstance(error, ModelportError) else f"{type(error).__name__}: {error}"})
             return
-        self._fastest = fastest_of
         from_rows = fastest_of.index(1) + 1 if 1 in fastest_of else None
+        if from_rows is None:
+            self._engines.pop()
+        self._fastest = fastest_of
         self._told({"from_rows": from_rows, "seconds": round(self._clock() - begun, 3)})
 
 
