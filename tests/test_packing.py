@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import models
-from modelport import engines, pack
+from modelport import engines, inspection, pack
 from modelport.bundle import Bundle, open_bundle
 from modelport.errors import ModelFailed, ModelFileError, SignatureError, Untrusted, UsageError, VersionMismatch
 from modelport.packing import Options, pack_file, read_schema
@@ -25,9 +25,9 @@ from modelport.signature import Field, Signature
 from modelport.store import Store
 
 
-def packed(path: Path, folder: Path, **options: Any) -> Bundle:
+def packed(path: Path, folder: Path, *, onnx: str = "off", **options: Any) -> Bundle:
     folder.mkdir(parents=True)
-    return pack_file(path, folder, Options(**options))
+    return pack_file(path, folder, Options(onnx=onnx, **options))
 
 
 def written(model: Any, tmp_path: Path, name: str = "model.pkl") -> Path:
@@ -59,7 +59,7 @@ def test_every_kind_of_model_packs_reopens_and_answers_as_before(name: str, tmp_
 @pytest.mark.parametrize("name", ["iris_svc", "xgboost_booster", "lightgbm_regressor", "catboost_regressor", "onnx_svc", "text"])
 def test_the_same_inputs_give_the_same_digest_in_another_process(name: str, tmp_path: Path) -> None:
     path = models.write(name, tmp_path)
-    first = packed(path, tmp_path / "bundle", name="m")
+    first = packed(path, tmp_path / "bundle", name="m", onnx="auto")
     script = """
         import sys
         from pathlib import Path
@@ -139,6 +139,40 @@ def test_requirements_are_exact_pins_of_what_the_model_needs(tmp_path: Path) -> 
     assert not {"xgboost", "pytest"} & set(pins)
 
 
+# As ONNX
+
+
+@pytest.mark.parametrize(("name", "precision"), [("iris_svc", "float32"), ("lightgbm_classifier", "float64"), ("pipeline", "float32")])
+def test_what_is_proven_as_onnx_needs_onnxruntime_alone(name: str, precision: str, tmp_path: Path) -> None:
+    trained = models.MODELS[name]()
+    bundle = packed(models.write(name, tmp_path), tmp_path / "bundle", sample=trained.frame, onnx="auto")
+    proof = bundle.read_json("parity.json")
+    assert (proof["passed"], proof["precision"], proof["flips"]) == (True, precision, 0)
+    assert proof["rows"] == proof["rows_of_sample"] + proof["rows_made"] > 2000
+    pins = dict(line.split("==") for line in (bundle.folder / "requirements.txt").read_text().splitlines())
+    assert {"onnxruntime", "numpy"} <= set(pins)
+    assert not {"scikit-learn", "lightgbm", "pandas"} & set(pins)
+    assert bundle.read_json("golden.json")["tolerance"] == proof["tolerance"]
+    inspected = inspection.inspect(bundle.folder / "model.onnx")
+    assert inspected.card is not None
+    assert inspected.card.details["producer"] == "modelport"
+
+
+def test_what_has_no_onnx_form_keeps_its_library_and_says_why(tmp_path: Path) -> None:
+    bundle = packed(models.write("catboost_classifier", tmp_path), tmp_path / "bundle", sample=models.catboost_houses(), onnx="auto")
+    assert "model.onnx" not in bundle.files
+    assert bundle.read_json("parity.json")["reason"] == "no ONNX form of CatBoost's features that are categories"
+    assert "catboost==" in (bundle.folder / "requirements.txt").read_text()
+    assert bundle.read_json("golden.json")["tolerance"] == 1e-5
+
+
+def test_conversion_can_be_left_out(tmp_path: Path) -> None:
+    bundle = packed(models.write("iris_svc", tmp_path), tmp_path / "bundle", onnx="off")
+    assert not {"model.onnx", "parity.json"} & set(bundle.files)
+    onnx = packed(models.write("onnx_svc", tmp_path), tmp_path / "graph", onnx="auto")
+    assert not {"model.onnx", "parity.json"} & set(onnx.files)
+
+
 # What is said wrongly
 
 
@@ -147,6 +181,7 @@ def test_requirements_are_exact_pins_of_what_the_model_needs(tmp_path: Path) -> 
     [
         ({"sampel": 1}, "pack() has no option 'sampel'; did you mean \"sample\"?"),
         ({"name": "Iris Model"}, "'Iris Model' is no name for a bundle"),
+        ({"onnx": "on"}, "onnx is 'on'"),
         ({"metric": {"f1": "high"}}, "metric 'f1' is 'high'"),
         ({"metric": {"f1": float("nan")}}, "metric 'f1' is nan"),
         ({"metric": {"ok": True}}, "metric 'ok' is True"),

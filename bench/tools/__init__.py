@@ -129,7 +129,7 @@ def _ray(where: Place) -> list[str | Path]:
 def _modelport(kind: str) -> Callable[[Place, Mapping[str, str]], None]:
     def prepare(where: Place, variables: Mapping[str, str]) -> None:
         file = f"{where.work.service}.onnx" if kind == "onnx" else {"iris": "iris.joblib", "shipping": "shipping.pkl"}[where.work.service]
-        words: list[str | Path] = [where.bin("modelport"), "pack", file, "--name", "model", "--sample", "sample.csv"]
+        words: list[str | Path] = [where.bin("modelport"), "pack", file, "--name", "model", "--sample", "sample.csv", "--onnx", "off"]
         if where.work.service == "shipping":
             words += ["--target", "shipping_price", "--output", "shipping_estimated_price"]
         if where.work.model.startswith("slow"):

@@ -27,8 +27,9 @@ from typing import Any, TypeAlias
 
 from modelport import bundle as bundles
 from modelport import code_files, engines, gates, inference, inspection, plugins, samples, tables
-from modelport.bundle import Bundle
-from modelport.conversion import old
+from modelport.bundle import ONNX, PARITY, Bundle
+from modelport.conversion import converting, old, parity
+from modelport.conversion.converting import Converted, Converter, Here
 from modelport.errors import (
     InvalidInput,
     ModelContract,
@@ -87,12 +88,16 @@ class Options:
     title: str = ""
     subtitle: str = ""
     description: str = ""
+    onnx: str = "auto"
+    """"auto": serve it from ONNX where that is proven to answer as the model does; "off": do not try."""
     trust: bool = False
     trust_version: bool = False
     python_env: str = "auto"
     """Where a model is loaded that another version of its library wrote: "auto", an environment made for it; "none"; or a Python's path."""
 
     def __post_init__(self) -> None:
+        if self.onnx not in ("auto", "off"):
+            raise UsageError(f"onnx is {self.onnx!r}", hint='It is "auto" or "off".')
         for key in ("output", "key", "code", "include", "data"):
             value = getattr(self, key)
             object.__setattr__(self, key, (value,) if isinstance(value, str | os.PathLike) else tuple(value))
@@ -149,7 +154,7 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
 
     at = folder / "code" / path.name if path in parts.values() else path
     card = _labelled(card, options.labels)
-    with _loaded(at, seen, card, options, code_folder, told) as (engine, python):
+    with _loaded(at, seen, card, options, code_folder, told) as (engine, python, converter):
         described = inference.pictured(engine.described, options.image)
         sample = _sample(options, pictures=any(one.kind == "image" for one in described.inputs))
         if card.framework == "lookup" and sample is None:
@@ -165,13 +170,14 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
         others = _functions(at, card, code_folder)
 
         model = f"code/{path.name}" if at != path else _write_model(engine, path, card, folder)
-        _write_rows(engine, card, sample, folder, others)
+        golden = _write_rows(engine, card, sample, folder, others)
         needed = engine.framework.requirements(engine.model, card)
+        converted = _converted(engine, converter, sample, golden, path, seen, options, told)
+        _check_served(path, card, options, converted)
+        if converted is not None:
+            _write_onnx(converted, golden, folder)
+            needed = needed if converted.graph is None else ("numpy", "onnxruntime")
         requirements = _pins((*needed, "pillow") if any(one.kind == "image" for one in signature.inputs) else needed)
-    story = "" if options.trust_version else gates.other_version(card)
-    if story:
-        hint = "Its own version has loaded it, and cannot serve it from there yet: --trust-version loads it here."
-        raise VersionMismatch(f"{path}: {story}", hint=hint)
     (folder / "requirements.txt").write_text(requirements)
     lineage = _lineage((checkout or path.parent).resolve(), options)
     written = bundles.write(
@@ -205,18 +211,20 @@ def _pack_table(path: Path, card: Card | None, folder: Path, options: Options, c
 @contextmanager
 def _loaded(
     path: Path, seen: inspection.Inspection, card: Card, options: Options, code: Path | None, told: Told
-) -> Iterator[tuple[engines.Engine, str]]:
-    """The model, loaded here where the library here may, else in a process of the version that wrote it; and the Python it is loaded in."""
+) -> Iterator[tuple[engines.Engine, str, Converter | None]]:
+    """The model, loaded here where the library may, else in a process of the version that wrote it; the Python; what can convert it."""
     story = "" if options.trust_version else gates.other_version(card)
     if not story:
-        yield load(path, card, code), ".".join(platform.python_version_tuple()[:2])
+        engine = load(path, card, code)
+        here = Here(card.framework, engine.model, card.library) if card.framework in converting.CONVERTED else None
+        yield engine, ".".join(platform.python_version_tuple()[:2]), here
         return
     if options.python_env == "none":
         gates.check_version(path, card)
     told(f"{story}.")
     try:
         with old.opened(path, card, seen.imports, python=options.python_env, code=code, told=told) as (remote, child):
-            yield engines.engine_of(remote, child, card), remote.python
+            yield engines.engine_of(remote, child, card), remote.python, remote
     except NoEnvironment as error:
         ways = "--python-env PYTHON names one that has it; --trust-version loads it here."
         hint = f"{error.hint.rstrip('.')}. Or {ways}" if error.hint else ways
@@ -344,8 +352,54 @@ def _write_model(engine: engines.Engine, path: Path, card: Card, folder: Path) -
     return f"model/{saved}"
 
 
-def _write_rows(engine: engines.Engine, card: Card, sample: Sample | None, folder: Path, others: Mapping[str, engines.Engine]) -> None:
-    """example.json, golden.json and, when there is a sample, baseline.json."""
+def _converted(
+    engine: engines.Engine,
+    converter: Converter | None,
+    sample: Sample | None,
+    golden: Mapping[str, Any],
+    path: Path,
+    seen: inspection.Inspection,
+    options: Options,
+    told: Told,
+) -> Converted | None:
+    """The model as ONNX with the evidence; None where there is nothing to convert, or it is not wanted.
+
+    Where a converter is needed that is not installed, an environment that has it converts the model; where none can be made, that is the
+    reason why there is no ONNX.
+    """
+    if converter is None or options.onnx == "off":
+        return None
+    converted = converting.convert(engine, sample, golden["rows"], converter)
+    assert seen.card is not None
+    if not converted.lacks_converter or options.python_env != "auto" or not isinstance(converter, Here):
+        return converted
+    try:
+        with old.opened(path, seen.card, seen.imports, told=told) as (remote, _):
+            return converting.convert(engine, sample, golden["rows"], remote)
+    except (NoEnvironment, ModelFileError):
+        return converted
+
+
+def _check_served(path: Path, card: Card, options: Options, converted: Converted | None) -> None:
+    """VersionMismatch when only another version of its library may load the model, and there is no ONNX to serve in its place."""
+    story = "" if options.trust_version else gates.other_version(card)
+    if story and (converted is None or converted.graph is None):
+        why = "--onnx off was said" if converted is None else converted.evidence["reason"]
+        raise VersionMismatch(f"{path}: {story}. It cannot be served from ONNX either: {why}", hint="--trust-version loads it here.")
+
+
+def _write_onnx(converted: Converted, golden: Mapping[str, Any], folder: Path) -> None:
+    """parity.json; and model.onnx where it passed the gate, with golden rows that have the gate's tolerance."""
+    _write_json(folder / PARITY, converted.evidence)
+    if converted.graph is not None:
+        (folder / ONNX).write_bytes(converted.graph)
+        _write_json(folder / "golden.json", {**golden, "tolerance": parity.TOLERANCE})
+
+
+def _write_rows(
+    engine: engines.Engine, card: Card, sample: Sample | None, folder: Path, others: Mapping[str, engines.Engine]
+) -> dict[str, Any]:
+    """example.json, golden.json (which is given back) and, when there is a sample, baseline.json."""
     names = [one.name for one in engine.signature.inputs if sample is None or one.name in sample.columns]
     function = card.cls.rpartition(".")[2] if card.framework == "function" else ""
     golden = _golden(engine, sample, names, function)
@@ -360,6 +414,7 @@ def _write_rows(engine: engines.Engine, card: Card, sample: Sample | None, folde
         seen = [one for one in nullable if one.kind != "image"]
         columns = {one.name: to_array(one, sample.columns[one.name][:limit]) for one in seen}
         _write_json(folder / "baseline.json", samples.baseline(seen, columns))
+    return golden
 
 
 def _golden(engine: engines.Engine, sample: Sample | None, names: Sequence[str], function: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from modelport.errors import UsageError
 from modelport.signature import Signature, did_you_mean
 
 FILE = "modelport.toml"
-_TEXT = ("name", "target", "title", "subtitle", "description")
+_TEXT = ("name", "target", "title", "subtitle", "description", "onnx")
 _PATH = ("model", "sample", "schema", "labels")
 _PATHS = ("code", "include", "data")
 _LISTS = ("output", "key")

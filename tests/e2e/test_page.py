@@ -69,7 +69,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
         if model not in packed:
             trained = models.MODELS[model]()
             path = models.write(model, tmp_path_factory.mktemp("models"))
-            options = {"name": model.replace("_", "-"), "sample": trained.frame, **options}
+            options = {"name": model.replace("_", "-"), "sample": trained.frame, "onnx": "off", **options}
             packed[model] = pack_file(path, tmp_path_factory.mktemp("bundles"), Options(**options))
         return packed[model]
 
@@ -162,7 +162,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     path = tmp_path_factory.mktemp("models") / "hostile.joblib"
     joblib.dump(LogisticRegression().fit(frame, labels), path)
     about = {"title": HOSTILE[0], "subtitle": HOSTILE[4], "description": HOSTILE[0]}
-    return pack_file(path, tmp_path_factory.mktemp("bundles"), Options(name="hostile", sample=frame, **about))
+    return pack_file(path, tmp_path_factory.mktemp("bundles"), Options(name="hostile", sample=frame, onnx="off", **about))
 
 
 def predict(page: Page) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def aligned(pairs: Sequence[tuple[str, str]]) -> str:
@@ -35,3 +36,12 @@ def size(count: int) -> str:
             value = count / scale
             return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
     return f"{count} B"
+
+
+def proven(proof: Mapping[str, Any]) -> str:
+    """What a bundle's parity.json says, in one line: that it is served from ONNX, or why it is not."""
+    if not proof["passed"]:
+        return f"native: {proof['reason']}"
+    far = f"{proof['largest_difference']:.1g}" + (" relative" if proof["relative"] else "")
+    inside = " in double precision" if proof["precision"] == "float64" else ""
+    return f"passed{inside}: {counted(proof['rows'], 'row')}, {counted(proof['flips'], 'flip')}, largest difference {far}"

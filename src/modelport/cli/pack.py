@@ -68,7 +68,7 @@ def _write_to(bundle: Bundle, target: Path) -> str:
 
 
 def _summary(ref: str, bundle: Bundle) -> str:
-    from modelport.cli.output import aligned, short_list, size
+    from modelport.cli.output import aligned, proven, short_list, size
 
     golden = bundle.golden()
     assert golden is not None, "a bundle that was just packed has golden rows"
@@ -90,6 +90,9 @@ def _summary(ref: str, bundle: Bundle) -> str:
     ]
     if bundle.card.details.get("not_served"):
         table.append(("not served", f"{short_list(bundle.card.details['not_served'])}: not all annotated"))
+    proof = bundle.read_json("parity.json")
+    if proof is not None:
+        table.append(("onnx", proven(proof)))
     if bundle.trusted:
         table.append(("trusted", short_list(list(bundle.trusted))))
     if bundle.lineage.get("git", {}).get("dirty"):

@@ -71,6 +71,9 @@ def packing_options(command: _Command) -> _Command:
             click.option("--title", metavar="TEXT", envvar="TITLE", default="", help="The page's title."),
             click.option("--subtitle", metavar="TEXT", envvar="SUBTITLE", default="", help="The line below it."),
             click.option("--description", metavar="TEXT", default="", help="What the model does, for the page and the docs."),
+            click.option(
+                "--onnx", type=click.Choice(["auto", "off"]), help="Serve it from ONNX where that is proven to answer alike (auto)."
+            ),
         )
     ):
         command = option(command)

@@ -11,6 +11,7 @@ from modelport.conversion.child import Child, ModuleMissing, Remote
 from modelport.errors import ModelFileError, UsageError
 from modelport.frameworks import Card
 
+_TOOLS = ("skl2onnx",)
 _MODULES = 4
 """How many modules that the model turns out to need are added before it is given up."""
 
@@ -31,7 +32,7 @@ def opened(
     imports, `code` a folder with modules of its own. Raises NoEnvironment, and as `Remote`; UsageError when there is no such Python.
     """
     imports = tuple(imports)
-    wanted = environments.recipe(card, imports) if python == "auto" else None
+    wanted = environments.recipe(card, imports, tools=_TOOLS) if python == "auto" else None
     vendored = any(name.startswith("sklearn.externals.joblib.") for name in imports)
     for _ in range(_MODULES):
         program = environments.make(wanted, told).python if wanted else _python(python)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -55,6 +57,9 @@ class Loaded:
     """What each output of the graph is, in their order: "prediction", "probabilities", "score", or its own name."""
     one_by_one: bool
     """Whether the graph takes a single row at a time."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What Modelport's own conversion says of its graphs: the names of the fields in "inputs", what a string that is missing is called in
+    "null", and the fields whose texts go in in lower case in "lower". Empty for any other graph."""
     fields: tuple[str, ...] = ()
     """The names of a matrix's columns, where they are known from elsewhere: the graph has none."""
     last: str = ""
@@ -75,6 +80,8 @@ class Loaded:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The fields that it takes, in order."""
+        if self.about:
+            return tuple(self.about["inputs"])
         if self.fields and len(self.inputs) == 1 and self.inputs[0].columns == len(self.fields):
             return self.fields
         return tuple(name for one in self.inputs for name in _names(self, one))
@@ -153,13 +160,15 @@ def _open(path: Path) -> Loaded:
     # 4 is fatal alone: what is wrong is raised too, and some exporters' shapes draw a warning at each call
     options.log_severity_level = 4
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    given = session.get_inputs()
+    given, gives = session.get_inputs(), session.get_outputs()
+    about = json.loads(session.get_modelmeta().custom_metadata_map.get("modelport", "{}"))
     return Loaded(
         session=session,
         path=path,
         inputs=tuple(_input(one, alone=len(given) == 1) for one in given),
-        roles=_roles(session.get_outputs()),
+        roles=tuple(one.name for one in gives) if about else _roles(gives),
         one_by_one=any(one.shape[:1] == [1] for one in given),
+        about=about,
     )
 
 
@@ -287,10 +296,13 @@ def predict(model: Loaded, columns: Columns, signature: Signature) -> Columns:
     matrix = tabular.matrix_of(columns, model.names, signature) if first.columns > 1 else None
     if matrix is not None:
         return _answers(model, _run(model, {first.name: matrix.astype(first.dtype)}))
-    arrays = iter(tabular.ordered(columns, model.names, signature))
-    feed = {}
+    names = model.names
+    arrays = iter(tabular.ordered(columns, names, signature))
+    feed: dict[str, Any] = {}
     for one in model.inputs:
         mine = [next(arrays) for _ in range(one.columns or 1)]
+        if one.dtype == "object" and model.about:
+            mine = [_texts(model, names[len(feed)], array) for array in mine]
         rows = mine[0] if one.flat or not one.columns else np.stack(mine, axis=1) if len(mine) > 1 else mine[0].reshape(-1, 1)
         if rows.ndim == 4 and len(one.shape) == 2:  # grey pictures for a graph without an axis for channels
             rows = rows[..., 0]
@@ -351,6 +363,14 @@ def _scored(model: Loaded, answer: Any) -> np.ndarray[Any, np.dtype[np.float32]]
     if model.scoring.function == "sigmoid":
         scores = 1 / (1 + np.exp(-scores))
     return tabular.both_classes(scores[:, 0]) if scores.shape[1] < len(model.labels) else scores
+
+
+def _texts(model: Loaded, name: str, column: tabular.Array) -> tabular.Array:
+    """A column of strings as a converted graph takes it: with a word for what is missing, and lower case where its words are."""
+    texts = [model.about["null"] if text is None else text for text in column.tolist()]
+    if name in model.about["lower"]:
+        texts = [text.lower() for text in texts]
+    return np.array(texts, dtype=object)
 
 
 def _run(model: Loaded, feed: dict[str, Any]) -> list[Any]:
