@@ -72,5 +72,5 @@ def _converted(
     native, path = folder.with_name(f"{folder.name}-native"), folder.with_name(f"{folder.name}.pkl")
     path.write_bytes(pickle.dumps(model))
     native.mkdir()
-    bundle = pack_file(path, native, Options(name=name, sample=sample))
+    bundle = pack_file(path, native, Options(name=name, sample=sample, onnx="off"))
     return changed(bundle, folder, {"model.onnx": graph, "parity.json": json.dumps(PARITY).encode(), **files}, **about)

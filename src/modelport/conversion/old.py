@@ -12,6 +12,7 @@ from modelport.errors import ModelFileError, UsageError
 from modelport.frameworks import Card
 
 _TOOLS = ("skl2onnx",)
+"""What writes the estimators that `portable.to_onnx` leaves to it."""
 _MODULES = 4
 """How many modules that the model turns out to need are added before it is given up."""
 

@@ -95,6 +95,10 @@ def _boosted_rows(graph: Graph, model: Boosted, table: Table) -> str:
 # scikit-learn
 
 
+_COLUMNS = 50
+"""Distances of more columns than so many are left to skl2onnx: each is some nodes of the graph."""
+
+
 class _Sklearn:
     """Writes the steps and the last estimator of scikit-learn models into a graph."""
 
@@ -137,8 +141,8 @@ class _Sklearn:
             return self.linear_classifier(estimator, table)
         if name in _LINEAR_REGRESSORS:
             return {"prediction": self.linear(estimator, table, _LINEAR_REGRESSORS[name])}
-        if name in _COMPOSED:
-            composed: dict[str, str] = _COMPOSED[name](self, estimator, table)
+        if name in _KNOWN:
+            composed: dict[str, str] = _KNOWN[name](self, estimator, table)
             return composed
         if name in _DELEGATED:
             return self.delegated(estimator, table)
@@ -212,9 +216,7 @@ class _Sklearn:
         power = graph.add("Neg", divided(graph, depths, normal))
         score = graph.add("Neg", graph.add("Pow", graph.constant(np.asarray(2.0)), power))
         score = flat(graph, graph.add("Sub", score, graph.constant(np.asarray(float(estimator.offset_)))))
-        inside = graph.cast(graph.add("GreaterOrEqual", score, graph.constant(np.asarray(0.0)), kind=BOOL), INT64)
-        graph.flat.add(inside)
-        return {"prediction": labels_at(graph, inside, np.array([-1, 1])), "score": score}
+        return self.inside(score)
 
     def linear(self, estimator: Any, table: Table, link: str = "") -> str:
         """X @ coef + intercept, (rows, numbers)."""
@@ -258,6 +260,124 @@ class _Sklearn:
         if one:
             return both_classes(graph, chances)
         return graph.add("Div", chances, graph.add("ReduceSum", chances, graph.constant(np.array([1])), keepdims=1))
+
+    # Vectors, neighbours, centres, networks
+
+    def vectors(self, estimator: Any, table: Table) -> dict[str, str]:
+        """Support vector machines, which ONNX has operators for, in single precision."""
+        graph, name = self.graph, type(estimator).__name__
+        if not isinstance(estimator.kernel, str) or estimator.kernel == "precomputed" or getattr(estimator, "break_ties", False):
+            raise NotConverted(f"an {name} with a kernel of its own, or break_ties")
+        rows = as_numbers(graph, table, FLOAT)
+        vectors, weights = (
+            np.asarray(one.toarray() if hasattr(one, "toarray") else one) for one in (estimator.support_vectors_, estimator.dual_coef_)
+        )
+        known: dict[str, Any] = {
+            "kernel_type": estimator.kernel.upper(),
+            "kernel_params": [float(estimator._gamma), float(estimator.coef0), float(estimator.degree)],
+        }
+        if name in ("SVR", "NuSVR", "OneClassSVM"):
+            known.update(support_vectors=vectors.ravel(), coefficients=weights.ravel(), rho=np.asarray(estimator.intercept_))
+            out = graph.add("SVMRegressor", rows, kind=FLOAT, domain=ML, n_supports=len(vectors), **known)
+            graph.widths[out] = 1
+            return {"prediction": out} if name != "OneClassSVM" else self.inside(flat(graph, out))
+        sign = -1.0 if len(estimator.classes_) == 2 else 1.0
+        known.update(support_vectors=vectors.ravel(), coefficients=sign * weights.ravel(), rho=sign * np.asarray(estimator.intercept_))
+        if hasattr(estimator, "predict_proba"):
+            known.update(prob_a=np.asarray(estimator.probA_), prob_b=np.asarray(estimator.probB_))
+        known.update(vectors_per_class=np.asarray(estimator.n_support_), classlabels_ints=np.arange(len(estimator.classes_)))
+        index, chances = graph.add_several("SVMClassifier", [rows], (INT64, FLOAT), ML, **known)
+        graph.flat.add(index)
+        graph.widths[chances] = len(estimator.classes_)
+        answers = {"prediction": labels_at(graph, index, np.asarray(estimator.classes_))}
+        return {**answers, "probabilities": chances} if hasattr(estimator, "predict_proba") else answers
+
+    def inside(self, score: str) -> dict[str, str]:
+        """Whether rows are inside, 1, or outside, -1, by their score, (rows,)."""
+        graph = self.graph
+        inside = graph.cast(graph.add("GreaterOrEqual", score, graph.constant(np.asarray(0.0), graph.types[score]), kind=BOOL), INT64)
+        graph.flat.add(inside)
+        return {"prediction": labels_at(graph, inside, np.array([-1, 1])), "score": score}
+
+    def distances(self, table: Table, points: Any) -> str:
+        """The squared distances of the rows to points, (rows, points), added up column by column, as the library does it in its trees."""
+        graph = self.graph
+        rows = as_numbers(graph, table)
+        total = ""
+        for place in range(points.shape[1]):
+            column = some_columns(graph, rows, [place])
+            apart = graph.add("Sub", column, graph.constant(np.asarray(points[:, place], dtype=np.float64).reshape(1, -1)))
+            square = graph.add("Mul", apart, apart)
+            total = graph.add("Add", total, square) if total else square
+        return total
+
+    def neighbours(self, estimator: Any, table: Table) -> dict[str, str]:
+        """The nearest rows that the estimator keeps: their most frequent class, or their mean."""
+        graph = self.graph
+        metric = getattr(estimator, "effective_metric_", estimator.metric)
+        power = (getattr(estimator, "effective_metric_params_", None) or {}).get("p", getattr(estimator, "p", 2))
+        kept = estimator._fit_X
+        plain = metric == "euclidean" or (metric == "minkowski" and power == 2)
+        if not plain or hasattr(kept, "toarray") or kept.shape[1] > _COLUMNS or estimator.weights not in ("uniform", "distance"):
+            return self.delegated(estimator, table)
+        squares = self.distances(table, kept)
+        nearest, places = graph.add_several(
+            "TopK", [squares, graph.constant(np.array([int(estimator.n_neighbors)]))], (graph.number, INT64), axis=1, largest=0, sorted=1
+        )
+        target = np.asarray(estimator._y)
+        classes = getattr(estimator, "classes_", None)
+        values = target.reshape(len(target), -1).astype(np.float64) if classes is None else np.eye(len(classes))[target.ravel()]
+        found = graph.add("Gather", graph.constant(values), places, axis=0)
+        weights = self.nearness(nearest) if estimator.weights == "distance" else ""
+        if weights:
+            wide = graph.add("Unsqueeze", weights, graph.constant(np.array([2])))
+            found = graph.add("Mul", found, wide)
+        total = graph.add("ReduceSum", found, graph.constant(np.array([1])), keepdims=0)
+        graph.widths[total] = values.shape[1]
+        if classes is not None:
+            chances = graph.add("Div", total, graph.add("ReduceSum", total, graph.constant(np.array([1])), keepdims=1))
+            graph.widths[chances] = len(classes)
+            return {"prediction": labels_at(graph, place_of_most(graph, total), np.asarray(classes)), "probabilities": chances}
+        if weights:
+            return {"prediction": graph.add("Div", total, graph.add("ReduceSum", weights, graph.constant(np.array([1])), keepdims=1))}
+        return {"prediction": divided(graph, total, float(estimator.n_neighbors))}
+
+    def nearness(self, squares: str) -> str:
+        """1 / distance; where one is 0, only those that are."""
+        graph = self.graph
+        apart = graph.add("Sqrt", squares)
+        here = graph.add("Equal", apart, graph.constant(np.asarray(0.0)), kind=BOOL)
+        touching = graph.cast(here, graph.number)
+        any_here = graph.cast(graph.add("ReduceMax", touching, axes=[1], keepdims=1), BOOL)
+        return graph.add("Where", any_here, touching, graph.add("Reciprocal", apart), kind=graph.number)
+
+    def clusters(self, estimator: Any, table: Table) -> dict[str, str]:
+        """The nearest centre: as the library does it, by its squared length less twice the product with it."""
+        graph = self.graph
+        centres = np.asarray(estimator.cluster_centers_, dtype=np.float64)
+        lengths = graph.constant((centres**2).sum(axis=1))
+        products = graph.add("Gemm", as_numbers(graph, table), graph.constant(centres.T.copy()), lengths, alpha=-2.0)
+        return {"prediction": place_of_most(graph, graph.add("Neg", products))}
+
+    def network(self, estimator: Any, table: Table) -> dict[str, str]:
+        """A multi-layer perceptron."""
+        graph = self.graph
+        rows = as_numbers(graph, table)
+        activations = {"identity": "", "logistic": "Sigmoid", "tanh": "Tanh", "relu": "Relu", "softmax": "softmax"}
+        last = len(estimator.coefs_) - 1
+        for layer, (weights, start) in enumerate(zip(estimator.coefs_, estimator.intercepts_)):
+            rows = graph.add("Gemm", rows, graph.constant(np.asarray(weights, np.float64)), graph.constant(np.asarray(start, np.float64)))
+            function = activations[estimator.out_activation_ if layer == last else estimator.activation]
+            if function:
+                rows = graph.add("Softmax", rows, axis=1) if function == "softmax" else graph.add(function, rows)
+        classes = getattr(estimator, "classes_", None)
+        if classes is None:
+            return {"prediction": rows}
+        if estimator.out_activation_ == "softmax":
+            return {"prediction": labels_at(graph, place_of_most(graph, rows), np.asarray(classes)), "probabilities": rows}
+        if len(classes) != 2 or estimator.n_outputs_ != 1:
+            raise NotConverted(f"{type(estimator).__name__} for several labels a row")
+        return {"prediction": labels_at(graph, is_above(graph, rows, 0.5), np.asarray(classes)), "probabilities": both_classes(graph, rows)}
 
     # Estimators made of others
 
@@ -359,7 +479,7 @@ class _Sklearn:
     def delegated(self, estimator: Any, table: Table) -> dict[str, str]:
         graph, name = self.graph, type(estimator).__name__
         outputs = self.by_skl2onnx(estimator, as_numbers(graph, table, None if name in _IN_DOUBLE else FLOAT))
-        if name in ("OneClassSVM", "LocalOutlierFactor", "SGDOneClassSVM"):
+        if name in ("LocalOutlierFactor", "SGDOneClassSVM"):
             return {"prediction": flat(graph, outputs[0]), "score": flat(graph, outputs[1])}
         classes = getattr(estimator, "classes_", None)
         label = outputs[0]
@@ -704,11 +824,22 @@ _STEPS: dict[str, Any] = {
     "TruncatedSVD": _Sklearn.pca,
 }
 _DELEGATED_STEPS = frozenset({"KBinsDiscretizer", "KNNImputer", "PolynomialFeatures", "PowerTransformer", "QuantileTransformer"})
-_COMPOSED: dict[str, Any] = {
+_KNOWN: dict[str, Any] = {
     "BaggingClassifier": _Sklearn.bagging,
     "BaggingRegressor": _Sklearn.bagging,
+    "KMeans": _Sklearn.clusters,
+    "KNeighborsClassifier": _Sklearn.neighbours,
+    "KNeighborsRegressor": _Sklearn.neighbours,
+    "MLPClassifier": _Sklearn.network,
+    "MLPRegressor": _Sklearn.network,
+    "MiniBatchKMeans": _Sklearn.clusters,
     "MultiOutputRegressor": _Sklearn.several_numbers,
+    "NuSVC": _Sklearn.vectors,
+    "NuSVR": _Sklearn.vectors,
+    "OneClassSVM": _Sklearn.vectors,
     "RANSACRegressor": _Sklearn.inner,
+    "SVC": _Sklearn.vectors,
+    "SVR": _Sklearn.vectors,
     "StackingClassifier": _Sklearn.stacking,
     "StackingRegressor": _Sklearn.stacking,
     "TransformedTargetRegressor": _Sklearn.transformed_target,
@@ -738,14 +869,13 @@ _LINEAR_REGRESSORS = {
 _DELEGATED = frozenset(
     {
         "AdaBoostClassifier", "AdaBoostRegressor", "BayesianGaussianMixture", "BernoulliNB", "CalibratedClassifierCV", "CategoricalNB",
-        "ComplementNB", "GaussianMixture", "GaussianNB", "GaussianProcessClassifier", "GaussianProcessRegressor", "KMeans",
-        "KNeighborsClassifier", "KNeighborsRegressor", "LocalOutlierFactor", "MLPClassifier", "MLPRegressor", "MiniBatchKMeans",
-        "MultinomialNB", "NuSVC", "NuSVR", "OneClassSVM", "OneVsOneClassifier", "OneVsRestClassifier", "PLSRegression",
-        "QuadraticDiscriminantAnalysis", "RadiusNeighborsClassifier", "RadiusNeighborsRegressor", "SGDOneClassSVM", "SVC", "SVR",
+        "ComplementNB", "GaussianMixture", "GaussianNB", "GaussianProcessClassifier", "GaussianProcessRegressor", "KNeighborsClassifier",
+        "KNeighborsRegressor", "LocalOutlierFactor", "MultinomialNB", "OneVsOneClassifier", "OneVsRestClassifier", "PLSRegression",
+        "QuadraticDiscriminantAnalysis", "RadiusNeighborsClassifier", "RadiusNeighborsRegressor", "SGDOneClassSVM",
     }
 )  # fmt: skip
 """Estimators that skl2onnx writes."""
-_IN_DOUBLE = _DELEGATED - frozenset({"AdaBoostClassifier", "AdaBoostRegressor", "NuSVC", "NuSVR", "OneClassSVM", "SVC", "SVR"})
+_IN_DOUBLE = _DELEGATED - frozenset({"AdaBoostClassifier", "AdaBoostRegressor"})
 """Those of them that it writes in double precision."""
 _TOKENS = {r"(?u)\b\w\w+\b": r"[\pL\pN_][\pL\pN_]+", r"(?u)\b\w+\b": r"[\pL\pN_]+"}
 """The patterns of words that are known, as onnxruntime's regular expressions write them."""

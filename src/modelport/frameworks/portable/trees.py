@@ -146,7 +146,8 @@ def _boosted(estimator: Any) -> Forest:
     if not (estimator.init is None or estimator.init == "zero" or type(estimator.init_).__name__.startswith("Dummy")):
         raise NotConverted(f"{name} that begins with a {type(estimator.init_).__name__}")
     row = np.zeros((1, int(getattr(estimator, "n_features_in_", 0) or estimator.n_features_)))
-    base = np.asarray(estimator._raw_predict_init(row), dtype=np.float64).reshape(-1)
+    start = getattr(estimator, "_raw_predict_init", None) or estimator._init_decision_function  # the latter before 0.21
+    base = np.asarray(start(row), dtype=np.float64).reshape(-1)
     trees = tuple(
         _sklearn_tree(one.tree_, one.tree_.value[:, :, 0] * estimator.learning_rate, (index,))
         for stage in stages
