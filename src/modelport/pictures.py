@@ -15,11 +15,9 @@ import io
 import os
 import re
 import struct
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -110,19 +108,24 @@ _DAMAGED = "is damaged, or of a variety that is not read"
 
 def _look_jpeg(data: bytes) -> tuple[Head, bytes]:
     """The segments before the first scan; of those that belong to applications only JFIF's and Adobe's are kept."""
-    kept, size, orientation, position = [data[:2]], (0, 0), 1, 2
+    kept: list[bytes | memoryview] = [data[:2]]
+    size, components, at_once, orientation, position = (0, 0), 0, True, 1, 2
     for marker, start, position in _segments(data):
         body = data[start + 2 : position]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            size = int.from_bytes(body[3:5]), int.from_bytes(body[1:3])
+            size, components = (int.from_bytes(body[3:5]), int.from_bytes(body[1:3])), body[5] if len(body) > 5 else 0
+            at_once = marker in (0xC0, 0xC1)
+        elif marker == 0xDA:
+            at_once = at_once and body[:1] == bytes([components])
         elif marker == 0xE1 and body[:6] == b"Exif\0\0":
             orientation = _orientation(body[6:])
         if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             kept.append(b"\xff" + bytes([marker]) + data[start:position])
-    scans = data[position:]
-    if b"\xff\xd9" not in scans:  # in a scan 0xff is followed by 0 or by the number of a restart
+    if data.rfind(b"\xff\xd9", position) < 0:  # in a scan 0xff is followed by 0 or by the number of a restart
         raise PictureError(_CUT_SHORT)
-    return Head("JPEG", *_checked(*size), orientation=orientation, scans=1 + scans.count(b"\xff\xda")), b"".join([*kept, scans])
+    scans = 1 if at_once else 1 + data.count(b"\xff\xda", position)
+    kept.append(memoryview(data)[position:])
+    return Head("JPEG", *_checked(*size), orientation=orientation, scans=scans), b"".join(kept)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -241,14 +244,18 @@ def decode(data: bytes, how: Preprocessing | None = None) -> Pixels:
     """
     head, plain = look(data)
     box = _draft_box(head, how) if how else None
-    cost = _check_limits(head, box)
+    if _check_limits(head, box) > _LARGE_PIXELS:
+        return _large().submit(_pixels, head, plain, box, how).result()
+    return _pixels(head, plain, box, how)
+
+
+def _pixels(head: Head, plain: bytes, box: tuple[int, int] | None, how: Preprocessing | None) -> Pixels:
     mode = "L" if how and how.mode == "L" else "RGB"
-    with _one_large if cost > _LARGE_PIXELS else nullcontext():
-        image = _loaded(head, plain, box)
-        if how is None or how.exif:
-            image = _upright(image, head.orientation)
-        image = _colours(image, mode)
-        pixels = np.asarray(_on_white(_fitted(image, how) if how else image).convert(mode))
+    image = _loaded(head, plain, box)
+    if how is None or how.exif:
+        image = _upright(image, head.orientation)
+    image = _colours(image, mode)
+    pixels = np.asarray(_in_mode(_on_white(_fitted(image, how) if how else image), mode))
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
@@ -266,7 +273,10 @@ def decode_all(pictures: Sequence[bytes], how: Preprocessing | None = None) -> l
     return list(_threads().map(one, pictures))
 
 
-_one_large = threading.Lock()
+@cache
+def _large() -> ThreadPoolExecutor:
+    """The one thread that decodes large pictures: one at a time, and always in the same thread's memory, which malloc keeps apart."""
+    return ThreadPoolExecutor(1, "large-picture")
 
 
 @cache
@@ -348,12 +358,16 @@ def _colours(image: Any, mode: str) -> Any:
 
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
+        image = _in_mode(image, "RGBA")
         if image.getextrema()[3][0] < 255:
             return image
     if image.mode == "L" or (image.mode == "1" and mode == "RGB"):
-        return image.convert("L")
-    return image.convert("RGB") if mode == "RGB" else image.convert("RGB").convert("L")
+        return _in_mode(image, "L")
+    return _in_mode(_in_mode(image, "RGB"), mode)
+
+
+def _in_mode(image: Any, mode: str) -> Any:
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _on_white(image: Any) -> Any:
