@@ -8,12 +8,11 @@ The load comes from the same two cores, so the model is one of 5 ms a row: to as
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import statistics
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,9 +135,11 @@ def _sockets(port: int, callers: set[int]) -> set[str]:
 
 def _held(pid: int) -> set[str]:
     """The inodes of the sockets that a process has open."""
-    folder = f"/proc/{pid}/fd"
-    names = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]  # noqa: PTH115, PTH208
-    return {name.removeprefix("socket:[").rstrip("]") for name in names if name.startswith("socket:")}
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # it is closed meanwhile
+            found.add(str(descriptor.readlink()).removeprefix("socket:[").rstrip("]"))
+    return found
 
 
 def _arguments(options: Sequence[str]) -> argparse.Namespace:
