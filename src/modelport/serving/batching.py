@@ -11,7 +11,7 @@ Answers go out before the next call begins: who asks again at once is in it, and
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -369,11 +369,11 @@ class Batcher(Generic[AnyRows, Answers]):
         fixed_s, each_s, limit_s, doubt_s = self.pace.fixed_s, self.pace.each_s, self.pace.longest_s, self.pace.doubt_s
         works: list[Work[AnyRows, Answers]] = []
         expired: list[Work[AnyRows, Answers]] = []
-        gone: Counter[str] = Counter()
+        gone: dict[str, int] = {}
         rows = 0
         for work in self._in_turn():
             if work.state != _WAITS:
-                gone[work.caller] += 1
+                gone[work.caller] = gone.get(work.caller, 0) + 1
                 if self._observer is not None:
                     self._observer.shed("left")
                 continue
