@@ -785,7 +785,7 @@ def test_after_a_call_that_took_far_longer_than_expected_the_next_is_small() -> 
     world.cost = (0.06, 0.001)
     world.call()
     world.settle()
-    assert [len(call) for call in world.calls[:2]] == [1, 4]
+    assert [len(call) for call in world.calls[:2]] == [1, 3]
 
 
 def test_calls_of_one_size_move_the_pace_and_keep_how_it_parts() -> None:

@@ -141,8 +141,10 @@ class Pace:
     def __init__(self, measured: Sequence[tuple[int, float]] = ()) -> None:
         self.fixed_s, self.each_s = 0.001, 0.0
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
-        self._last: deque[tuple[int, float]] = deque(maxlen=_SURPRISES)
-        """The last calls."""
+        self.doubt_s = 0.0
+        """What a row may cost now, if the last call took surprisingly long: as much as one of its rows; else 0."""
+        self._surprises: list[tuple[int, float]] = []
+        """The last calls, if all of them were surprisingly long, or all short."""
         for rows, seconds in measured:
             self._take(rows, seconds, seconds)
 
@@ -159,12 +161,6 @@ class Pace:
         """How long a call may be made by adding rows to it: beyond, that pays no more."""
         return max(_LEAST_SECONDS, _WORTHWHILE * self.fixed_s)
 
-    @property
-    def doubt_s(self) -> float:
-        """What a row may cost now, if the last call took surprisingly long: as much as one of its rows; else 0."""
-        rows, seconds = self._last[-1] if self._last else (1, 0.0)
-        return seconds / rows if seconds > _SURPRISE * self.seconds(rows) else 0.0
-
     def wait(self, rows: int) -> float:
         """Seconds for so many rows in calls of the best size."""
         best = max(1.0, (self.longest_s - self.fixed_s) / self.each_s) if self.each_s else math.inf
@@ -172,14 +168,25 @@ class Pace:
 
     def learn(self, rows: int, seconds: float) -> None:
         """A call of so many rows took so long."""
-        self._last.append((rows, seconds))
-        if self.known and len(self._last) == _SURPRISES:
-            times = sorted(took_s / self.seconds(count) for count, took_s in self._last)
-            if times[0] > _SURPRISE or times[-1] < 1 / _SURPRISE:
-                self._rescale(times[_SURPRISES // 2])
-                self._last.clear()
         expected_s = self.seconds(rows) if self.known else seconds
+        if self._surprises or not expected_s <= _SURPRISE * seconds <= _SURPRISE**2 * expected_s:
+            self._wonder(rows, seconds)
+            expected_s = self.seconds(rows)
         self._take(rows, min(seconds, 4 * expected_s), expected_s)
+
+    def _wonder(self, rows: int, seconds: float) -> None:
+        """A call is a surprise, or the one before it was. With the last of enough in a row, what is expected is no more what it was."""
+        expected_s = self.seconds(rows)
+        long, short = seconds > _SURPRISE * expected_s, _SURPRISE * seconds < expected_s
+        if not (long or short) or long != (self.doubt_s > 0):
+            self._surprises.clear()
+        if long or short:
+            self._surprises.append((rows, seconds))
+        self.doubt_s = seconds / rows if long else 0.0
+        if len(self._surprises) == _SURPRISES:
+            self._rescale(sorted(took_s / self.seconds(count) for count, took_s in self._surprises)[_SURPRISES // 2])
+            self._surprises.clear()
+            self.doubt_s = 0.0
 
     def _rescale(self, times: float) -> None:
         """Let every call seen so far have taken so many times as long."""
@@ -327,7 +334,8 @@ class Batcher(Generic[AnyRows, Answers]):
         if self._running is not None:
             return
         works, rows = self._gather()
-        self._look_behind()
+        if self._waiting or self._behind_since is not None:
+            self._look_behind()
         if not works:
             return
         seconds = self.pace.seconds(rows)
@@ -340,10 +348,11 @@ class Batcher(Generic[AnyRows, Answers]):
 
     def _go_on(self) -> None:
         """A call is over: begin the next on the next turn of the loop, if any wait."""
-        self._look_behind()
-        if self._waiting and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        if self._waiting or self._behind_since is not None:
+            self._look_behind()
+            if self._waiting and not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._flush)
 
     def _look_behind(self) -> None:
         if not self._waiting:
@@ -366,7 +375,8 @@ class Batcher(Generic[AnyRows, Answers]):
         computed, unless nothing else is there to try.
         """
         now = self._loop.time()
-        fixed_s, each_s, limit_s, doubt_s = self.pace.fixed_s, self.pace.each_s, self.pace.longest_s, self.pace.doubt_s
+        fixed_s, each_s, limit_s = self.pace.fixed_s, self.pace.each_s, self.pace.longest_s
+        worst_s = max(each_s, self.pace.doubt_s)
         works: list[Work[AnyRows, Answers]] = []
         expired: list[Work[AnyRows, Answers]] = []
         gone: dict[str, int] = {}
@@ -377,13 +387,12 @@ class Batcher(Generic[AnyRows, Answers]):
                 if self._observer is not None:
                     self._observer.shed("left")
                 continue
-            left_s = work.deadline - now
-            too_late = left_s < fixed_s + each_s * work.rows.count and (works or self._waiting > 1)
-            if left_s > 0 and not too_late:
-                more = rows + work.rows.count
+            left_s, count = work.deadline - now, work.rows.count
+            if left_s > fixed_s + each_s * count or (left_s > 0 and not works and self._waiting == 1):
+                more = rows + count
                 if left_s < 2 * limit_s:
                     limit_s = left_s / 2
-                if works and (fixed_s + each_s * more > limit_s or doubt_s * more > limit_s):
+                if works and fixed_s + worst_s * more > limit_s:
                     break
                 rows = more
                 work.state = _BEGUN
