@@ -114,6 +114,9 @@ class Limit:
     def __init__(self, **limits: float) -> None:
         vars(self).update(limits)
 
+    def __repr__(self) -> str:
+        return f"Limit({vars(self)})"
+
 
 Kilograms = NewType("Kilograms", float)
 
