@@ -123,7 +123,9 @@ class Visit:
         self.noted: list[str] = []
         self.page.on("console", lambda message: self.noted.append(message.text) if message.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.noted.append(str(error)))
-        self.page.on("request", lambda request: None if request.url.startswith((url, "data:")) else self.noted.append(request.url))
+        self.page.on(
+            "request", lambda request: None if request.url.startswith((url, "data:", f"blob:{url}")) else self.noted.append(request.url)
+        )
         self.page.add_init_script("addEventListener('securitypolicyviolation', (event) => console.error('CSP', event.violatedDirective))")
         self.page.goto(url + path)
         self.page.wait_for_selector("h1")

@@ -140,9 +140,9 @@ def form_records(found: Sequence[Part], signature: Signature, max_picture_bytes:
 
 
 def _text(known: Field, part: Part) -> Any:
-    """What a part that is no picture says, as a cell of a CSV file would."""
+    """What a part that is no picture says, as a cell of a CSV file would. Browsers send each end of a line as two characters."""
     try:
-        return from_cell(known, part.data.decode())
+        return from_cell(known, part.data.decode().replace("\r\n", "\n"))
     except UnicodeDecodeError:
         raise MalformedBody(f"the part {part.name[:60]!r} of the form is no UTF-8 text") from None
 

@@ -30,6 +30,17 @@ export function sayAnswer(outputs, record) {
   }).join(". ");
 }
 
+/** The answer in as few words as there are, for the gallery: the label with its share, or the first value. */
+export function headline(outputs, record) {
+  const vector = outputs.find((field) => isVector(field) && record[field.name]);
+  const scalar = outputs.find((field) => !isVector(field) && !isDeep(field));
+  const value = scalar && record[scalar.name];
+  const words = value === undefined || value === null ? "" : typeof value === "number" ? number(value) : String(value);
+  if (!vector) return words;
+  const [name, share] = sorted(record[vector.name])[0];
+  return `${words && words !== name ? words : name} ${isShare(vector, record[vector.name]) ? percent(share) : number(share)}`;
+}
+
 const isVector = (field) => field.shape?.length === 1 && field.choices?.length > 0;
 
 const isDeep = (field) => field.shape?.length > 0 || field.kind === "json" || field.kind === "tensor";

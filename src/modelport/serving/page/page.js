@@ -1,13 +1,15 @@
 // The page at /: a form made from the model's signature, the answer beside it, the same call as code. Several models: a list of them.
 
-import { drawAnswer, sayAnswer } from "./answer.js";
+import { drawAnswer, headline, sayAnswer } from "./answer.js";
 import { noConnection, parse, pretty, sendWithKey, sentence, storedKey, trouble } from "./api.js";
 import { codeTabs, copyButton, el, newId, prose } from "./dom.js";
 import { advice, Input, record } from "./fields.js";
+import { PictureInput } from "./pictures.js";
 import { clientSample, samples } from "./samples.js";
 
 const MANY = 12; // fields from which the form has a filter and scrolls by itself
 const GROUP = 40; // fields in a group that is built when it is opened
+const LANES = 3; // pictures that are asked for at once
 const page = document.getElementById("page");
 
 async function start() {
@@ -39,14 +41,15 @@ function showModels({ models, title, subtitle }) {
 }
 
 function showService(about) {
-  const form = new Form(about.signature.inputs, () => { answer.outdated(); renew(); });
+  const form = new Form(about.signature.inputs, () => { answer.outdated(); renew(); }, { urls: about.fetches_urls, chosen: (picture) => { answer.look(picture); renew(); } });
   const answer = new Answer(about.signature.outputs, form);
   const url = new URL("predict", document.baseURI).href;
   const base = new URL("./", document.baseURI).href.replace(/\/$/, "");
   const codeNow = () => {
-    const body = form.body();
-    const [curl, python, javascript] = samples({ url, headers: { "Content-Type": "application/json" }, body, key: storedKey() !== "" });
-    return [curl, ["Python", clientSample({ url: base, body, key: storedKey() !== "" })], ["requests", python[1]], javascript];
+    const key = storedKey() !== "";
+    const { headers, shown, record: given } = form.call();
+    const [curl, python, javascript] = samples({ url, headers, body: shown, key });
+    return [curl, ["Python", clientSample({ url: base, body: given, key })], ["requests", python[1]], javascript];
   };
   const code = codeTabs("The same call in code", codeNow);
   let waiting = 0;
@@ -86,12 +89,19 @@ function footer(about) {
 
 const named = (about) => (about.version ? `${about.name}:${about.version}` : about.name);
 
-/** The form: all inputs, whether they are shown or not. */
+/** The form: all inputs, whether they are shown or not. `urls` says whether the service fetches pictures; `chosen` hears which is looked at. */
 class Form {
-  constructor(fields, changed) {
+  constructor(fields, changed, { urls = false, chosen = () => {} } = {}) {
     this.fields = fields;
-    this.inputs = fields.map((field) => new Input(field, changed));
+    const images = fields.filter((field) => field.kind === "image");
+    const needed = fields.filter((field) => field.kind !== "image" && !field.nullable && !("default" in field));
+    const added = () => { if (!needed.length) this.node.requestSubmit(); };
+    const options = { urls, several: images.length === 1, chosen, added };
+    const stale = () => { this.pictures?.outdated(); changed(); };
+    this.inputs = fields.map((field) => (field.kind === "image" ? new PictureInput(field, changed, options) : new Input(field, stale)));
     this.byName = new Map(this.inputs.map((input) => [input.name, input]));
+    /** The input of pictures, where there is one: each picture in it is a record. */
+    this.pictures = images.length === 1 ? this.byName.get(images[0].name) : null;
     this.changed = changed;
     this.fillExample();
     this.list = el("div", { class: fields.length > MANY ? "fields many" : "fields" });
@@ -106,12 +116,35 @@ class Form {
 
   fillExample() {
     for (const input of this.inputs) input.fill(input.field.example);
+    if (this.pictures) this.pictures.isExample = true;
+  }
+
+  /** The values: [[name, JSON text or File], ...]; those of `picture` where several may be there. */
+  values(picture) {
+    const value = (input) => {
+      if (!(input instanceof PictureInput)) return input.json();
+      const one = input === this.pictures && picture ? picture : input.current;
+      return one?.file ?? (one?.url ? JSON.stringify({ url: one.url }) : undefined);
+    };
+    return this.inputs.map((input) => [input.name, value(input)]).filter(([, given]) => given !== undefined);
+  }
+
+  /** The request: its headers and body, and both as code shows them. A form where a file is among the values, else JSON. */
+  call(picture = null) {
+    const values = this.values(picture);
+    if (!values.some(([, value]) => value instanceof File)) {
+      const body = this.body(values);
+      return { headers: { "Content-Type": "application/json" }, body, shown: body, record: body };
+    }
+    const cells = values.filter(([, value]) => value !== "null").map(([name, value]) => [name, typeof value === "string" && value.startsWith('"') ? JSON.parse(value) : value]);
+    const body = new FormData();
+    for (const [name, value] of cells) body.append(name, value);
+    return { headers: {}, body, shown: cells, record: values };
   }
 
   /** The record as JSON text: short ones in one line. */
-  body() {
-    const parts = this.inputs.map((input) => [input.name, input.json()]).filter(([, json]) => json !== undefined)
-      .map(([name, json]) => `${JSON.stringify(name)}: ${json}`);
+  body(values) {
+    const parts = values.map(([name, json]) => `${JSON.stringify(name)}: ${json}`);
     const inline = `{${parts.join(", ")}}`;
     return inline.length <= 88 ? inline : `{\n  ${parts.join(",\n  ")}\n}`;
   }
@@ -240,7 +273,7 @@ class Answer {
     this.running = null;
     this.answered = false;
     this.body = el("div", { class: "answer-body" });
-    this.status = el("p", { class: "note" }, "Press Predict, or Enter in a field.");
+    this.status = el("p", { class: "note" }, form.pictures ? "Bring a picture, or press Predict for this one." : "Press Predict, or Enter in a field.");
     this.said = el("p", { role: "status", class: "unseen" });
     this.raw = el("code");
     this.details = el("details", { class: "raw vacant" }, el("summary", {}, "Exact answer"), el("pre", { tabindex: "0", "aria-label": "Exact answer" }, this.raw));
@@ -258,10 +291,15 @@ class Answer {
     const running = new AbortController();
     this.running = running;
     const slow = setTimeout(() => { this.status.textContent = "Waiting for the answer…"; }, 400);
+    const { pictures } = this.form;
+    const waiting = pictures?.waiting() ?? [];
     try {
-      const reply = await sendWithKey(url, { method: "POST", headers: { "Content-Type": "application/json", Accept: "application/json" }, body: this.form.body(), signal: running.signal });
-      if (reply === null) return this.fail({ title: "The service wants an API key.", detail: "Press Predict to be asked again." }, [], []);
-      return reply.ok ? this.show(reply) : this.refused(trouble(reply));
+      if (waiting.length < 2) return await this.askOne(url, waiting[0] ?? pictures?.current ?? null, running.signal);
+      const next = waiting.values();
+      const lane = async () => { for (const picture of next) if (!(await this.askOne(url, picture, running.signal))) return; };
+      await Promise.all(Array.from({ length: Math.min(LANES, waiting.length) }, lane));
+      if (running === this.running) this.said.textContent = `${pictures.pictures.length} pictures are answered.`;
+      return undefined;
     } catch (error) {
       if (error.name === "AbortError") return undefined;
       if (!(error instanceof TypeError)) throw error;
@@ -269,6 +307,30 @@ class Answer {
     } finally {
       clearTimeout(slow);
     }
+  }
+
+  /** Ask for one record; of a picture the answer is kept beside it, and shown if it is the one that is looked at. False when nothing came. */
+  async askOne(url, picture, signal) {
+    const { headers, body } = this.form.call(picture);
+    const reply = await sendWithKey(url, { method: "POST", headers: { ...headers, Accept: "application/json" }, body, signal });
+    if (reply === null) {
+      this.fail({ title: "The service wants an API key.", detail: "Press Predict to be asked again." }, [], []);
+      return false;
+    }
+    if (picture) this.form.pictures?.answered(picture, reply, reply.ok ? headline(this.outputs, parse(reply.text)) : "not answered", !reply.ok);
+    if (!picture || picture === this.form.pictures?.current) this.tell(reply);
+    return true;
+  }
+
+  /** Show the answer to another picture. */
+  look(picture) {
+    if (picture.reply) this.tell(picture.reply);
+    else this.outdated();
+  }
+
+  tell(reply) {
+    if (reply.ok) this.show(reply);
+    else this.refused(trouble(reply));
   }
 
   show(reply) {

@@ -63,7 +63,7 @@ function python({ method, url, headers, body, key, json }) {
   else if (typeof body !== "string") lines.push(...pythonForm(body));
   else if (body) lines.push(json ? `    json=${pythonLiteral(body).replaceAll("\n", "\n    ")},` : `    data=${JSON.stringify(body)}.encode(),`);
   if (pairs.length) lines.push(`    headers={${pairs.join(", ")}},`);
-  lines.push("    timeout=30,", ")", "response.raise_for_status()", `print(response.${json ? "json()" : "text"})`);
+  lines.push("    timeout=30,", ")", "response.raise_for_status()", `print(response.${json || typeof body !== "string" ? "json()" : "text"})`);
   return lines.join("\n");
 }
 
@@ -89,6 +89,6 @@ function javascript({ method, url, headers, body, key, json }) {
     lines.push(`  body: ${literal ? `JSON.stringify(${body.replaceAll("\n", "\n  ")})` : JSON.stringify(body)},`);
   }
   lines.push("});", "if (!response.ok) throw new Error(await response.text());");
-  lines.push(`console.log(await response.${json ? "json" : "text"}());`);
+  lines.push(`console.log(await response.${json || typeof body !== "string" ? "json" : "text"}());`);
   return lines.join("\n");
 }
