@@ -379,6 +379,22 @@ def test_lists_of_records_and_of_numbers_are_tables_and_series(tmp_path: Path) -
     assert bundle.functions["doubled"].signature.outputs == (Field("doubled", "tensor", dtype="float64", shape=(-1,)),)
 
 
+def test_what_may_be_missing_inside_a_table_is_null(tmp_path: Path) -> None:
+    source = """
+        from dataclasses import dataclass
+
+        @dataclass
+        class Row:
+            name: str
+            count: float | None
+
+        def predict(n: int = 2) -> list[Row]:
+            return [Row(str(at), None if at else 1.0) for at in range(n)]
+        """
+    rows = [{"name": "0", "count": 1.0}, {"name": "1", "count": None}]
+    assert engines.load(pack(tmp_path, source)).answer([{}]) == [{"prediction": rows}]
+
+
 def test_async_functions_are_awaited_together(tmp_path: Path) -> None:
     source = """
         import asyncio

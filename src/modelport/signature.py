@@ -836,10 +836,15 @@ def _plain(field: Field, value: Any) -> Any:
     if isinstance(value, bool | int | str):
         return value
     if isinstance(value, Mapping):
-        return {str(_plain(field, key)): _plain(field, part) for key, part in value.items()}
+        return {str(_plain(field, key)): _plain_part(field, part) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(field, part) for part in value]
+        return [_plain_part(field, part) for part in value]
     return _plain_scalar(field, value)
+
+
+def _plain_part(field: Field, part: Any) -> Any:
+    """What stands inside a value: in any JSON that may well be null."""
+    return None if part is None and field.kind == "json" else _plain(field, part)
 
 
 def _plain_scalar(field: Field, value: Any) -> Any:

@@ -26,7 +26,7 @@ class Reader:
 
     def __init__(self, home: Path) -> None:
         self.folder = home
-        shutil.copytree(ROOT / "examples", home / "examples", ignore=shutil.ignore_patterns("*.pkl", "*.joblib", "*.csv", "__pycache__"))
+        shutil.copytree(ROOT / "examples", home / "examples", ignore=_made)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = str(free.getsockname()[1])
@@ -72,6 +72,12 @@ class Reader:
             self.server.terminate()
             self.server.communicate(timeout=30)
             self.server = None
+
+
+def _made(folder: str, names: list[str]) -> list[str]:
+    """What the examples make beside their files, as .gitignore has it; what lies deeper came with them."""
+    beside = Path(folder).parent == ROOT / "examples"
+    return [name for name in names if name == "__pycache__" or (beside and name.endswith((".pkl", ".joblib", ".csv", "parameters.json")))]
 
 
 @pytest.fixture

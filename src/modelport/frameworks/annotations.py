@@ -23,7 +23,7 @@ import math
 import types
 import typing
 from collections import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
@@ -311,10 +311,11 @@ class Many:
             value = value.tolist()
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, abc.Iterable):
             raise WrongValue(f"expected a list, got {_kind(value)}")
-        parts = []
-        for index, part in enumerate(value):
-            with _Within(index):
-                parts.append(self.item.plain(part))
+        parts: list[Any] = []
+        try:
+            parts.extend(map(self.item.plain, value))
+        except WrongValue as wrong:
+            raise WrongValue(f"{len(parts)}: {wrong}") from None
         check(self.field, parts)
         return parts
 
@@ -340,11 +341,7 @@ class Named:
             return None
         if not isinstance(value, Mapping):
             raise WrongValue(f"expected an object, got {_kind(value)}")
-        parts = {}
-        for name, part in value.items():
-            with _Within(name):
-                parts[str(name)] = self.item.plain(part)
-        return parts
+        return _plain_parts((str(name), self.item, part) for name, part in value.items())
 
 
 @dataclass(frozen=True)
@@ -376,11 +373,7 @@ class Record:
         if value is None:
             check(self.field, None)
             return None
-        parts = {}
-        for name, part in self.parts(value).items():
-            with _Within(name):
-                parts[name] = self.members[name].plain(part)
-        return parts
+        return _plain_parts((name, self.members[name], part) for name, part in self.parts(value).items())
 
     def parts(self, value: Any) -> dict[str, Any]:
         """The values of a record by name. WrongValue when one is missing, or there is none of the kind."""
@@ -395,18 +388,15 @@ class Record:
         return {name: getattr(value, name) for name in self.members}
 
 
-class _Within:
-    """Puts before what is wrong inside where it stands."""
-
-    def __init__(self, place: Any) -> None:
-        self._place = place
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, WrongValue):
-            raise WrongValue(f"{self._place}: {error}") from None
+def _plain_parts(parts: Iterable[tuple[str, Value, Any]]) -> dict[str, Any]:
+    """The parts of an object as JSON. WrongValue says where, when one is wrong."""
+    plain, name = {}, ""
+    try:
+        for name, value, part in parts:
+            plain[name] = value.plain(part)
+    except WrongValue as wrong:
+        raise WrongValue(f"{name}: {wrong}") from None
+    return plain
 
 
 def _made(value: Value, raw: Any, at: _Path, errors: list[FieldError]) -> Any:

@@ -1,11 +1,12 @@
 // The model's answer for people: values large, class probabilities as sorted bars. Drawn empty first, in the same room.
 
 import { toJson } from "./api.js";
+import { axes, drawCurve, sayCurve } from "./curves.js";
 import { el } from "./dom.js";
+import { number } from "./numbers.js";
+import { drawTable, isSeries, isTable } from "./tables.js";
 
 const SHOWN = 6; // bars before the rest is folded away
-const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const percents = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
 /** The outputs with the values of `record`; with dashes in the same places where it is null. */
@@ -15,6 +16,7 @@ export function drawAnswer(outputs, record) {
   return outputs.map((field) => {
     const value = record === null ? null : record[field.name];
     if (isVector(field)) return drawBars(field, value, values, record === null);
+    if ((isTable(field) || isSeries(field)) && (record === null || value !== null)) return drawRows(field, value);
     if (isDeep(field)) return drawDeep(field, value, record === null);
     return drawScalar(field, value, record === null, scalars.length > 3);
   });
@@ -24,6 +26,8 @@ export function drawAnswer(outputs, record) {
 export function sayAnswer(outputs, record) {
   return outputs.map((field) => {
     const value = record[field.name];
+    if (value !== null && axes(field)) return sayCurve(field, value);
+    if (value !== null && isTable(field)) return `${field.name}: ${value.length} rows`;
     if (!isVector(field) || value === null) return `${field.name}: ${typeof value === "object" ? toJson(value).slice(0, 200) : String(value)}`;
     const [name, share] = sorted(value)[0];
     return `${field.name}: ${name} ${isShare(field, value) ? percent(share) : number(share)}`;
@@ -41,6 +45,9 @@ export function headline(outputs, record) {
   return `${words && words !== name ? words : name} ${isShare(vector, record[vector.name]) ? percent(share) : number(share)}`;
 }
 
+/** Whether an answer wants more room than a few numbers do. */
+export const isWide = (outputs) => outputs.some((field) => isTable(field) || isSeries(field));
+
 const isVector = (field) => field.shape?.length === 1 && field.choices?.length > 0;
 
 const isDeep = (field) => field.shape?.length > 0 || field.kind === "json" || field.kind === "tensor";
@@ -53,6 +60,14 @@ function drawScalar(field, value, empty, small) {
     el("p", { class: "output-name" }, field.name),
     el("p", { class: `value${empty ? " empty" : ""}${shown.length > 24 ? " long" : ""}` }, shown),
     field.kind === "number" ? el("p", { class: "exact" }, exact || "\u00a0") : null);
+}
+
+/** A table; where it is a curve, that, with the table folded away below it. */
+function drawRows(field, value) {
+  const name = el("p", { class: "output-name" }, field.name);
+  if (!axes(field)) return el("div", { class: "output" }, name, drawTable(field, value));
+  const count = value === null ? "–" : `${number(value.length)} row${value.length === 1 ? "" : "s"}`;
+  return el("div", { class: "output" }, name, drawCurve(field, value), el("details", { class: "fold" }, el("summary", {}, `As a table: ${count}`), drawTable(field, value)));
 }
 
 function drawBars(field, value, values, empty) {
@@ -97,11 +112,4 @@ function percent(share) {
   if (share < 0.0005) return "< 0.1%";
   if (share > 0.9995) return "> 99.9%";
   return percents.format(share);
-}
-
-function number(value) {
-  if (typeof value === "bigint") return whole.format(value);
-  const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-4 || size >= 1e15)) return value.toExponential(4).replace("e+", "e");
-  return size >= 100_000 ? whole.format(value) : digits.format(value);
 }

@@ -216,7 +216,7 @@ function words(api, raw) {
   if (some) return some.map((each) => words(api, each)).join(" or ");
   const types = [schema.type ?? (schema.properties ? "object" : schema.items ? "array" : "any value")].flat();
   const named = types.map((type) => (type === "array" ? `list of ${plural(words(api, schema.items ?? {}))}` : type)).join(" or ");
-  const limits = [["from", schema.minimum], ["to", schema.maximum]].filter(([, limit]) => limit !== undefined && Math.abs(Number(limit)) < 1e15).map((pair) => pair.join(" "));
+  const limits = [["from", schema.minimum], ["above", schema.exclusiveMinimum], ["to", schema.maximum], ["below", schema.exclusiveMaximum]].filter(([, limit]) => limit !== undefined && Math.abs(Number(limit)) < 1e15).map((pair) => pair.join(" "));
   return [named, schema.format ? `(${schema.format})` : "", ...limits].filter(Boolean).join(" ");
 }
 

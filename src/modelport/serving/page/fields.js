@@ -232,10 +232,11 @@ function hint(field, kind) {
   const parts = [field.description, kind.words, range(field)];
   if (field.shape?.length) parts.push(`Numbers of shape ${field.shape.map((size) => (size < 0 ? "any" : size)).join(" × ")}, as JSON`);
   if (field.kind === "string" && field.choices?.length) parts.push(`For example ${field.choices.slice(0, 3).join(", ")}`);
-  return parts.filter(Boolean).join(". ");
+  return parts.filter(Boolean).map((part) => part.replace(/\.$/, "")).join(". ");
 }
 
 function range({ minimum, maximum }) {
+  if (Math.abs(Number(minimum)) === Number.MIN_VALUE) return `More than 0${maximum < SENSIBLE ? `, to ${bounds.format(maximum)}` : ""}`;
   const [low, high] = [minimum, maximum].map((limit) => (limit !== undefined && Math.abs(Number(limit)) < SENSIBLE ? bounds.format(limit) : ""));
   if (low && high) return `${low} to ${high}`;
   if (low) return `${low} or more`;

@@ -1,6 +1,6 @@
 // The page at /: a form made from the model's signature, the answer beside it, the same call as code. Several models: a list of them.
 
-import { drawAnswer, headline, sayAnswer } from "./answer.js";
+import { drawAnswer, headline, isWide, sayAnswer } from "./answer.js";
 import { noConnection, parse, pretty, sendWithKey, sentence, storedKey, trouble } from "./api.js";
 import { codeTabs, copyButton, el, newId, prose } from "./dom.js";
 import { advice, Input, record } from "./fields.js";
@@ -41,15 +41,45 @@ function showModels({ models, title, subtitle }) {
 }
 
 function showService(about) {
-  const form = new Form(about.signature.inputs, () => { answer.outdated(); renew(); }, { urls: about.fetches_urls, chosen: (picture) => { answer.look(picture); renew(); } });
-  const answer = new Answer(about.signature.outputs, form);
-  const url = new URL("predict", document.baseURI).href;
+  const functions = about.functions ?? [{ name: "", description: "", signature: about.signature }];
+  const main = functions[0];
+  const parts = functions.length > 1 ? showFunctions(functions) : showFunction(main, "", about.fetches_urls);
+  const described = about.functions && main.description === about.description ? { ...about, description: "" } : about;
+  return [header(described), ...parts, footer(about)];
+}
+
+/** Several functions: each has a form and an answer of its own, and an address. */
+function showFunctions(functions) {
+  const place = el("div", { class: "function" });
+  const built = new Map();
+  const links = functions.map(({ name }) => el("a", { href: `#${encodeURIComponent(name)}` }, name));
+  const choose = () => {
+    const wanted = decodeURIComponent(location.hash.slice(1));
+    const chosen = functions.find(({ name }) => name === wanted) ?? functions[0];
+    links.forEach((link, index) => {
+      if (functions[index] === chosen) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    });
+    if (!built.has(chosen)) built.set(chosen, [prose(chosen.description, "description"), ...showFunction(chosen, chosen.name === "predict" ? "" : chosen.name)]);
+    place.replaceChildren(...built.get(chosen).filter(Boolean));
+  };
+  addEventListener("hashchange", choose);
+  choose();
+  return [el("nav", { class: "tabs functions", "aria-label": "Functions" }, ...links), place];
+}
+
+/** The form of a model or of one of its functions, the answer, and the call as code. `asked` is the name to ask it by; "" where it needs none.
+    `urls` says whether the service fetches pictures. */
+function showFunction({ signature }, asked, urls = false) {
+  const form = new Form(signature.inputs, () => { answer.outdated(); renew(); }, { urls, chosen: (picture) => { answer.look(picture); renew(); } });
+  const answer = new Answer(signature.outputs, form);
+  const url = new URL(asked || "predict", document.baseURI).href;
   const base = new URL("./", document.baseURI).href.replace(/\/$/, "");
   const codeNow = () => {
     const key = storedKey() !== "";
     const { headers, shown, record: given } = form.call();
     const [curl, python, javascript] = samples({ url, headers, body: shown, key });
-    return [curl, ["Python", clientSample({ url: base, body: given, key })], ["requests", python[1]], javascript];
+    return [curl, ["Python", clientSample({ url: base, body: given, key, asked })], ["requests", python[1]], javascript];
   };
   const code = codeTabs("The same call in code", codeNow);
   let waiting = 0;
@@ -62,12 +92,7 @@ function showService(about) {
     await answer.ask(url);
     code.update();
   });
-  return [
-    header(about),
-    el("div", { class: "work" }, form.node, answer.node),
-    code.node,
-    footer(about),
-  ];
+  return [el("div", { class: isWide(signature.outputs) ? "work wide" : "work" }, form.node, answer.node), code.node];
 }
 
 function header(about) {

@@ -9,12 +9,13 @@ export function samples({ method = "POST", url, headers = {}, body = "", key = f
   return [["curl", curl(request)], ["Python", python(request)], ["JavaScript", javascript(request)]];
 }
 
-/** The same call with Modelport's own client. `body` is JSON text, or [[name, JSON text or File], ...]. */
-export function clientSample({ url, body, key = false }) {
+/** The same call with Modelport's own client, of the function `asked` where the model has several. `body` is JSON text, or
+    [[name, JSON text or File], ...]. */
+export function clientSample({ url, body, key = false, asked = "" }) {
   const lines = key ? ["import os", "", "from modelport import Client", ""] : ["from modelport import Client", ""];
   const more = key ? ', os.environ["MODELPORT_API_KEY"]' : "";
   if (typeof body !== "string") lines.unshift("from pathlib import Path", "");
-  lines.push(`client = Client(${JSON.stringify(url)}${more})`, `print(client.predict(${typeof body === "string" ? pythonLiteral(body) : pythonRecord(body)}))`);
+  lines.push(`client = Client(${JSON.stringify(url)}${more})`, `print(client.predict(${typeof body === "string" ? pythonLiteral(body) : pythonRecord(body)}${asked ? `, function=${JSON.stringify(asked)}` : ""}))`);
   return lines.join("\n");
 }
 
