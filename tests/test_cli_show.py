@@ -28,14 +28,14 @@ def test_the_evidence_is_shown(tmp_path: Path) -> None:
     passed = converted.changed(bundle, tmp_path / "passed", {"parity.json": json.dumps(converted.PARITY).encode()})
     assert """\
 model   sklearn.svm._classes.SVC, scikit-learn 1.9.1
-onnx    passed: 1,212 rows compared, 150 of them of the sample; largest difference 4.8e-07, 0 labels differ
-        in float32, against scikit-learn 1.9.1 on Python 3.11; skl2onnx 1.20.0, onnx 1.23.2, onnxruntime 1.31.1
+onnx    passed: 1,212 rows, 0 flips, largest difference 5e-07
+        150 of the rows are of the sample; against scikit-learn 1.9.1 on Python 3.11; skl2onnx 1.20.0, onnx 1.23.2, onnxruntime 1.31.1
 python  3.11
 """ in run(passed.folder)
     assert json.loads(run(passed.folder, "--json"))["parity"] == converted.PARITY
     parity = {**converted.PARITY, "passed": False, "reason": "FunctionTransformer has no ONNX form"}
     failed = converted.changed(bundle, tmp_path / "failed", {"parity.json": json.dumps(parity).encode()})
-    assert "onnx    no: FunctionTransformer has no ONNX form\n" in run(failed.folder)
+    assert "onnx    native: FunctionTransformer has no ONNX form\n" in run(failed.folder)
 
 
 def test_each_engine_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:

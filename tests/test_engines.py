@@ -18,7 +18,7 @@ import bundles
 import converted
 import models
 from modelport import bundle as bundle_module
-from modelport import engines, inspection
+from modelport import engines, gates, inspection
 from modelport.bundle import Bundle
 from modelport.engines import Engine, Measured
 from modelport.errors import (
@@ -29,6 +29,7 @@ from modelport.errors import (
     ModelFailed,
     ModelFileError,
     SignatureError,
+    Untrusted,
     UsageError,
 )
 from modelport.frameworks import Card
@@ -317,16 +318,6 @@ def test_each_engine_can_be_asked_for(tmp_path: Path) -> None:
         assert list(one) == ["prediction", "probabilities"]
 
 
-def test_the_columns_of_a_matrix_are_the_fields_whatever_they_are_called(tmp_path: Path) -> None:
-    bundle = converted.shipping(tmp_path / "bundle")
-    turned = Signature(
-        tuple(replace(field, name=f"x{4 - index}") for index, field in enumerate(bundle.signature.inputs)), bundle.signature.outputs
-    )
-    own, other = engines.load(bundle), engines.load_onnx(tmp_path / "bundle" / "model.onnx", turned)
-    for row in models.records(models.shipping().head(20)):
-        assert other.answer([dict(zip(turned.example(), row.values(), strict=True))]) == own.answer([row])
-
-
 def test_an_engine_that_is_not_there_is_refused_with_the_reason(tmp_path: Path) -> None:
     bundle = bundles.write(tmp_path / "plain")
     with pytest.raises(UsageError) as caught:
@@ -339,6 +330,21 @@ def test_an_engine_that_is_not_there_is_refused_with_the_reason(tmp_path: Path) 
         engines.load(failed, "onnx")
     with pytest.raises(UsageError, match="there is no engine 'onix'; did you mean \"onnx\""):
         engines.load(bundle, "onix")
+
+
+def test_a_bundle_with_functions_is_loaded_as_it_is(tmp_path: Path) -> None:
+    """Its functions are in the model's file: who loads them must have passed the gates of that."""
+    mark = tmp_path / "mark"
+    files = {"model/model.pkl": converted.writes(mark)}
+    card = Card("sklearn", "a.B", "scikit-learn", details={"other_functions": ["other"]})
+    functions = {"other": bundle_module.Function(SIGNATURE)}
+    bundle = converted.iris(tmp_path / "bundle", files, model="model/model.pkl", card=card, functions=functions)
+    assert engines.choose(bundle) == "native"
+    with pytest.raises(Untrusted):
+        gates.check_bundle(bundle)
+    with pytest.raises(UsageError, match="iris has no ONNX: it is made of functions"):
+        engines.choose(bundle, "onnx")
+    assert engines.beside(bundle) is None
 
 
 def test_a_model_that_came_as_onnx_is_that_whatever_is_asked_for(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_what_is_proven_as_onnx_needs_onnxruntime_alone(name: str, precision: st
     pins = dict(line.split("==") for line in (bundle.folder / "requirements.txt").read_text().splitlines())
     assert {"onnxruntime", "numpy"} <= set(pins)
     assert not {"scikit-learn", "lightgbm", "pandas"} & set(pins)
-    assert bundle.read_json("golden.json")["tolerance"] == proof["tolerance"]
+    assert bundle.read_json("golden.json")["tolerance"] < proof["tolerance"]
     inspected = inspection.inspect(bundle.folder / "model.onnx")
     assert inspected.card is not None
     assert inspected.card.details["producer"] == "modelport"

@@ -330,7 +330,7 @@ _PARITY: dict[str, type | tuple[type, ...]] = {
     "rows": int,
     "rows_of_sample": int,
     "flips": int,
-    "largest_difference": (int, float),
+    "largest_difference": (int, float, type(None)),
     "relative": bool,
     "tolerance": (int, float),
     "python": str,

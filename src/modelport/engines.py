@@ -110,22 +110,27 @@ def choose(bundle: Bundle, wanted: str = "auto") -> str:
     """
     if wanted not in WANTED:
         raise UsageError(f"there is no engine {wanted!r}{did_you_mean(wanted, WANTED)}", hint=f"It is one of {', '.join(WANTED)}.")
-    if ONNX in bundle.files and wanted != "native":
+    if ONNX in bundle.files and wanted != "native" and not bundle.functions:  # to load the functions is to load the model
         return "onnx"
     if wanted == "onnx" and bundle.card.framework != "onnx":
         parity = bundle.parity()
-        reason = parity["reason"] if parity else "it was packed without being converted"
-        hint = "Serve it with --engine native." if parity else "Pack it again to convert it, or serve it with --engine native."
+        if bundle.functions:
+            reason, hint = "it is made of functions", "Serve it with --engine native."
+        elif parity:
+            reason, hint = parity["reason"], "Serve it with --engine native."
+        else:
+            reason = "it was packed without being converted"
+            hint = "Pack it again to convert it, or serve it with --engine native."
         raise UsageError(f"{bundle.name} has no ONNX: {reason}", hint=hint)
     return "native"
 
 
 def load_onnx(path: Path, signature: Signature) -> Engine:
     """The graph that a model of this signature was converted to; its outputs are the signature's by position."""
-    graph = onnx.load_converted(path, signature)
+    graph = onnx.load(path, Card("onnx", "onnx.ModelProto", "onnxruntime"))
     _check_outputs(path.name, signature, len(graph.roles))
     outputs = (replace(output, name=role) for output, role in zip(signature.outputs, graph.roles, strict=True))
-    return Engine(plugins.framework("onnx"), graph, signature, Signature(signature.inputs, tuple(outputs)), "onnx")
+    return Engine(onnx, graph, signature, Signature(signature.inputs, tuple(outputs)), "onnx")
 
 
 def load_functions(bundle: Bundle) -> dict[str, Engine]:
@@ -235,7 +240,7 @@ def beside(bundle: Bundle) -> Callable[[], Engine] | None:
     None where loading it would run code, where its library is not installed, and where there is no ONNX.
     """
     start = _OWN_FORMATS.get(bundle.card.framework)
-    if ONNX not in bundle.files or start is None or bundle.code_folder is not None or find_spec(bundle.card.framework) is None:
+    if choose(bundle) != "onnx" or start is None or bundle.code_folder is not None or find_spec(bundle.card.framework) is None:
         return None
     with bundle.model_path.open("rb") as file:
         if file.read(len(start)) != start:

@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 from modelport import bundle as bundles
 from modelport import code_files, engines, gates, inference, inspection, plugins, samples, tables
 from modelport.bundle import ONNX, PARITY, Bundle
-from modelport.conversion import converting, old, parity
+from modelport.conversion import converting, old
 from modelport.conversion.converting import Converted, Converter, Here
 from modelport.errors import (
     InvalidInput,
@@ -175,7 +175,7 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
         converted = _converted(engine, converter, sample, golden, path, seen, options, told)
         _check_served(path, card, options, converted)
         if converted is not None:
-            _write_onnx(converted, golden, folder)
+            _write_onnx(converted, folder)
             needed = needed if converted.graph is None else ("numpy", "onnxruntime")
         requirements = _pins((*needed, "pillow") if any(one.kind == "image" for one in signature.inputs) else needed)
     (folder / "requirements.txt").write_text(requirements)
@@ -197,6 +197,8 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
         functions={name: bundles.Function(one.signature, getattr(one.model, "doc", "")) for name, one in others.items()},
     )
     engines.verify_golden(engines.load(written), written)
+    if ONNX in written.files and (options.trust_version or not gates.other_version(card)):
+        engines.verify_golden(engines.load(written, "native"), written)
     return written
 
 
@@ -388,12 +390,11 @@ def _check_served(path: Path, card: Card, options: Options, converted: Converted
         raise VersionMismatch(f"{path}: {story}. It cannot be served from ONNX either: {why}", hint="--trust-version loads it here.")
 
 
-def _write_onnx(converted: Converted, golden: Mapping[str, Any], folder: Path) -> None:
-    """parity.json; and model.onnx where it passed the gate, with golden rows that have the gate's tolerance."""
+def _write_onnx(converted: Converted, folder: Path) -> None:
+    """parity.json; and model.onnx where it passed the gate."""
     _write_json(folder / PARITY, converted.evidence)
     if converted.graph is not None:
         (folder / ONNX).write_bytes(converted.graph)
-        _write_json(folder / "golden.json", {**golden, "tolerance": parity.TOLERANCE})
 
 
 def _write_rows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 from importlib.metadata import distribution
 from pathlib import Path
@@ -26,7 +27,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     venv.create(folder, with_pip=False, symlinks=True)
     packages = folder / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
-    for pin in _pins(["modelport"]).split():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    for pin in ("modelport", *_pins(project["dependencies"]).split()):
         found = distribution(pin.partition("==")[0])
         tops = {Path(str(file)).parts[0] for file in found.files or ()} - {"..", "__pycache__", "/"}
         for top in tops:

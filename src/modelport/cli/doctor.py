@@ -200,7 +200,7 @@ def _of_bundle(bundle: Bundle) -> Iterator[Finding]:
 
     yield Finding("ok", "inputs", short_list([f"{field.name} ({field.kind})" for field in bundle.signature.inputs]))
     for about, said in parity_facts(bundle)[:1]:
-        yield Finding("note" if said.startswith("no: ") else "ok", about, said)
+        yield Finding("note" if said.startswith("native: ") else "ok", about, said)
     pins = bundle.pins()
     if pins:
         differ = [f"{name} {pinned} (here: {_installed(name) or 'none'})" for name, pinned in pins if _installed(name) != pinned]

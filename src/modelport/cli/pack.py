@@ -90,7 +90,7 @@ def _summary(ref: str, bundle: Bundle) -> str:
     ]
     if bundle.card.details.get("not_served"):
         table.append(("not served", f"{short_list(bundle.card.details['not_served'])}: not all annotated"))
-    proof = bundle.read_json("parity.json")
+    proof = bundle.parity()
     if proof is not None:
         table.append(("onnx", proven(proof)))
     if bundle.trusted:

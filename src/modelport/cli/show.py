@@ -128,22 +128,19 @@ def _requirements(bundle: Bundle) -> list[str]:
 
 def parity_facts(bundle: Bundle) -> list[tuple[str, str]]:
     """What is known of the model as ONNX: how it was proven that it answers alike, or why there is none."""
-    from modelport.cli.output import counted
+    from modelport.cli.output import proven
 
     parity = bundle.parity()
     if parity is None:
         return []
-    if not parity["passed"]:
-        return [("onnx", f"no: {parity['reason']}")]
-    difference = f"largest {'relative ' if parity['relative'] else ''}difference {parity['largest_difference']:.1e}"
-    rows = f"{counted(parity['rows'], 'row')} compared, {parity['rows_of_sample']:,} of them of the sample"
-    versions = parity["versions"]
-    others = ", ".join(f"{name} {number}" for name, number in versions.items() if name != bundle.card.library)
-    library = f"{bundle.card.library} {versions.get(bundle.card.library, bundle.card.version or '')}".strip()
-    return [
-        ("onnx", f"passed: {rows}; {difference}, {parity['flips']} labels differ"),
-        ("", f"in {parity['precision']}, against {library} on Python {parity['python']}; {others}"),
-    ]
+    facts = [("onnx", proven(parity))]
+    if parity["passed"]:
+        versions = parity["versions"]
+        library = f"{bundle.card.library} {versions.get(bundle.card.library, bundle.card.version or '')}".strip()
+        others = ", ".join(f"{name} {number}" for name, number in versions.items() if name != bundle.card.library)
+        rows = f"{parity['rows_of_sample']:,} of the rows are of the sample"
+        facts.append(("", f"{rows}; against {library} on Python {parity['python']}; {others}"))
+    return facts
 
 
 def measured_engines(ref: str, bundle: Bundle, flags: Mapping[str, object]) -> dict[str, Tried | ModelportError]:

@@ -15,9 +15,8 @@ from typing import Any, Protocol
 
 from modelport.conversion import child, parity
 from modelport.conversion.parity import TOLERANCE, Parity, Questions
-from modelport.engines import Engine, difference
+from modelport.engines import Engine, difference, load_onnx
 from modelport.errors import ModelportError
-from modelport.frameworks import Card, onnx
 from modelport.frameworks.portable import boundaries, to_onnx
 from modelport.frameworks.portable.graphs import NeedsConverter, NotConverted
 from modelport.samples import Sample
@@ -114,10 +113,9 @@ def _proven(engine: Engine, graph: bytes, golden: Sequence[Mapping[str, Any]], a
         path = Path(folder) / "model.onnx"
         path.write_bytes(graph)
         try:
-            loaded = onnx.load(path, Card("onnx", "onnx.ModelProto", "onnxruntime"))
+            served = load_onnx(path, engine.signature)
         except ModelportError as error:
             return Parity(0, 0, 0.0, relative=False, why=f"onnxruntime does not take it: {error.message}")
-        served = Engine(onnx, loaded, engine.signature, engine.described, name="onnx")
         found = parity.compare(engine, served, asked)
         if not found.passed:
             return found

@@ -60,8 +60,6 @@ class Loaded:
     about: Mapping[str, Any] = field(default_factory=dict)
     """What Modelport's own conversion says of its graphs: the names of the fields in "inputs", what a string that is missing is called in
     "null", and the fields whose texts go in in lower case in "lower". Empty for any other graph."""
-    fields: tuple[str, ...] = ()
-    """The names of a matrix's columns, where they are known from elsewhere: the graph has none."""
     last: str = ""
     """The operator that computes the first output."""
     labels: tuple[str, ...] = ()
@@ -82,8 +80,6 @@ class Loaded:
         """The fields that it takes, in order."""
         if self.about:
             return tuple(self.about["inputs"])
-        if self.fields and len(self.inputs) == 1 and self.inputs[0].columns == len(self.fields):
-            return self.fields
         return tuple(name for one in self.inputs for name in _names(self, one))
 
 
@@ -122,21 +118,12 @@ def detect(contents: Contents) -> Card | None:
 def load(path: Path, card: Card) -> Loaded:
     """The graph in a session on the CPU. ModelFileError when onnxruntime does not take it."""
     labels = card.classes if card.details.get(STATED_LABELS) else ()
-    return replace(_load(path), last=next(iter(card.details.get("last", ())), ""), labels=labels)
-
-
-def _load(path: Path) -> Loaded:
     try:
-        return _open(path)
+        return replace(_open(path), last=next(iter(card.details.get("last", ())), ""), labels=labels)
     except ModelFileError:
         raise
     except Exception as error:
         raise _refused(path.name, error) from error
-
-
-def load_converted(path: Path, signature: Signature) -> Loaded:
-    """The graph to which a model of this signature was converted, as `load`; the columns of its matrix are the signature's fields."""
-    return replace(_load(path), fields=tuple(field.name for field in signature.inputs))
 
 
 def _refused(name: str, error: Exception) -> ModelFileError:
