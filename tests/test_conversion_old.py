@@ -68,7 +68,8 @@ def test_a_boosted_model_in_a_pipeline_is_loaded_by_its_own_version(old_pythons:
     assert [answer["prediction"] for answer in answers] == then["prediction"]
 
 
-def test_a_module_that_turns_out_to_be_needed_is_added(old_pythons: None) -> None:
+def test_a_module_that_turns_out_to_be_needed_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old_pythons: None) -> None:
+    monkeypatch.setenv("MODELPORT_CACHE", str(tmp_path))
     path = DATA / "scikit-learn-1.3.2" / "pipeline.pkl"
     seen = inspection.inspect(path)
     assert seen.card is not None

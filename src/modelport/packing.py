@@ -215,14 +215,13 @@ def _loaded(
     path: Path, seen: inspection.Inspection, card: Card, options: Options, code: Path | None, told: Told
 ) -> Iterator[tuple[engines.Engine, str, Converter | None]]:
     """The model, loaded here where the library may, else in a process of the version that wrote it; the Python; what can convert it."""
-    story = "" if options.trust_version else gates.other_version(card)
+    story = _elsewhere(card, options)
     if not story:
         engine = load(path, card, code)
         here = Here(card.framework, engine.model, card.library) if card.framework in converting.CONVERTED else None
         yield engine, ".".join(platform.python_version_tuple()[:2]), here
         return
-    if options.python_env == "none":
-        gates.check_version(path, card)
+    gates.check_version(path, card, trust_version=options.python_env != "none")
     told(f"{story}.")
     try:
         with old.opened(path, card, seen.imports, python=options.python_env, code=code, told=told) as (remote, child):
@@ -231,6 +230,13 @@ def _loaded(
         ways = "--python-env PYTHON names one that has it; --trust-version loads it here."
         hint = f"{error.hint.rstrip('.')}. Or {ways}" if error.hint else ways
         raise VersionMismatch(f"{path}: {story}; and no environment could be made: {error.message}", hint=hint) from error
+
+
+def _elsewhere(card: Card, options: Options) -> str:
+    """Why a model is loaded in a process of another Python: the version that wrote it is not the one here, or there is none; else ""."""
+    if options.trust_version:
+        return ""
+    return gates.other_version(card) or (gates.not_installed(card) if options.python_env != "none" else "")
 
 
 def load(path: Path, card: Card, code: Path | None = None) -> engines.Engine:
@@ -373,10 +379,10 @@ def _converted(
         return None
     converted = converting.convert(engine, sample, golden["rows"], converter)
     assert seen.card is not None
-    if not converted.lacks_converter or options.python_env != "auto" or not isinstance(converter, Here):
+    if not converted.lacks_converter or options.python_env != "auto":
         return converted
     try:
-        with old.opened(path, seen.card, seen.imports, told=told) as (remote, _):
+        with old.opened(path, seen.card, seen.imports, tools=converting.CONVERTERS, told=told) as (remote, _):
             return converting.convert(engine, sample, golden["rows"], remote)
     except (NoEnvironment, ModelFileError):
         return converted
@@ -384,7 +390,7 @@ def _converted(
 
 def _check_served(path: Path, card: Card, options: Options, converted: Converted | None) -> None:
     """VersionMismatch when only another version of its library may load the model, and there is no ONNX to serve in its place."""
-    story = "" if options.trust_version else gates.other_version(card)
+    story = _elsewhere(card, options)
     if story and (converted is None or converted.graph is None):
         why = "--onnx off was said" if converted is None else converted.evidence["reason"]
         raise VersionMismatch(f"{path}: {story}. It cannot be served from ONNX either: {why}", hint="--trust-version loads it here.")

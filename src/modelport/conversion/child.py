@@ -23,6 +23,7 @@ from modelport.frameworks import Card, tabular
 from modelport.frameworks.portable import __file__ as _portable
 from modelport.frameworks.portable import wire
 from modelport.frameworks.portable.estimators import Column, Output
+from modelport.frameworks.portable.graphs import NeedsConverter, NotConverted
 from modelport.frameworks.sklearn import signature_of
 from modelport.signature import Columns, Signature
 
@@ -43,10 +44,6 @@ class ModuleMissing(ModelFileError):
     def __init__(self, message: str, module: str) -> None:
         super().__init__(message)
         self.module = module
-
-
-class NotConverted(ModelFailed):
-    """Raised when a model has no form in ONNX that is known here; the message says what of it."""
 
 
 class Child:
@@ -92,8 +89,9 @@ class Child:
     def ask(self, verb: str, *, seconds: float | None = None, **body: Any) -> dict[str, Any]:
         """What the child answers to `verb` (see `portable/__main__.py`), within `seconds`.
 
-        VersionMismatch when the model holds parts of another version of its library; ModuleMissing; ModelFailed for what a model raises
-        when it is asked; ModelFileError for all else, as when the child dies, does not answer or answers nonsense: it is ended then.
+        VersionMismatch when the model holds parts of another version of its library; ModuleMissing; NotConverted for what has no form in
+        ONNX; ModelFailed for what a model raises when it is asked; ModelFileError for all else, as when the child dies, does not answer or
+        answers nonsense: it is ended then.
         """
         allowed = SECONDS[verb] if seconds is None else seconds
         self._number += 1
@@ -169,7 +167,7 @@ def _environment() -> dict[str, str]:
     return {**kept, **threads}
 
 
-def _raised(verb: str, error: Mapping[str, Any]) -> ModelportError:
+def _raised(verb: str, error: Mapping[str, Any]) -> ModelportError | NotConverted:
     """What the child says went wrong, as an error."""
     kind, text = error.get("kind"), str(error.get("text", ""))[:300]
     if kind == "version":
@@ -179,7 +177,7 @@ def _raised(verb: str, error: Mapping[str, Any]) -> ModelportError:
     if kind == "not-served":
         return ModelFileError(text, hint=str(error.get("hint", "")))
     if kind == "not-converted":
-        return NotConverted(text)
+        return NeedsConverter(text) if error.get("type") == "NeedsConverter" else NotConverted(text)
     if kind == "raised" and verb != "load":
         return ModelFailed(f"the model raised {error.get('type')}: {text}")
     what = f"{error.get('type')}: {text}" if kind == "raised" else text

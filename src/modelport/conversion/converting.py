@@ -13,10 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from modelport.conversion import child, parity
+from modelport.conversion import parity
 from modelport.conversion.parity import TOLERANCE, Parity, Questions
 from modelport.engines import Engine, difference, load_onnx
 from modelport.errors import ModelportError
+from modelport.frameworks import tabular
 from modelport.frameworks.portable import boundaries, to_onnx
 from modelport.frameworks.portable.graphs import NeedsConverter, NotConverted
 from modelport.samples import Sample
@@ -24,6 +25,8 @@ from modelport.signature import Field, Signature
 
 CONVERTED = ("sklearn", "xgboost", "lightgbm", "catboost")
 """The frameworks whose models become ONNX."""
+CONVERTERS = ("skl2onnx",)
+"""What writes the estimators that `portable.to_onnx` leaves to it, where it is installed."""
 _EXACT = 2**24
 """Up to here single precision holds every integer."""
 _DIGITS = 4
@@ -94,8 +97,10 @@ def convert(engine: Engine, sample: Sample | None, golden: Sequence[Mapping[str,
             if graph and asked is None:
                 made = converter.boundaries(columns)
                 asked = parity.questions(engine.signature, sample, {field.name: made[name] for name, field in own})
-        except (NotConverted, child.NotConverted) as error:
+        except NotConverted as error:
             why, lacking = f"no ONNX form of {error}", isinstance(error, NeedsConverter)
+        except Exception as error:  # noqa: BLE001 whatever a conversion runs into, the model stays what it is
+            graph, why = b"", f"the conversion failed: {type(error).__name__}: {tabular.first_line(error)}"
         if graph and asked is not None:
             last = _proven(engine, graph, golden, asked)
             why = last.why

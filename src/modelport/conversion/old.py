@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,6 @@ from modelport.conversion.child import Child, ModuleMissing, Remote
 from modelport.errors import ModelFileError, UsageError
 from modelport.frameworks import Card
 
-_TOOLS = ("skl2onnx",)
-"""What writes the estimators that `portable.to_onnx` leaves to it."""
 _MODULES = 4
 """How many modules that the model turns out to need are added before it is given up."""
 
@@ -25,15 +23,17 @@ def opened(
     *,
     python: str = "auto",
     code: Path | None = None,
+    tools: Sequence[str] = (),
     told: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[Remote, Child]]:
     """A scikit-learn model loaded in a child, and how to call it, for as long as the context lasts.
 
     `python` is "auto", for an environment that is made for it, or the path of a Python that has what it needs. `imports` is what the file
-    imports, `code` a folder with modules of its own. Raises NoEnvironment, and as `Remote`; UsageError when there is no such Python.
+    imports, `code` a folder with modules of its own, `tools` what shall convert it. Raises NoEnvironment, and as `Remote`; UsageError when
+    there is no such Python.
     """
     imports = tuple(imports)
-    wanted = environments.recipe(card, imports, tools=_TOOLS) if python == "auto" else None
+    wanted = environments.recipe(card, imports, tools=tools) if python == "auto" else None
     vendored = any(name.startswith("sklearn.externals.joblib.") for name in imports)
     for _ in range(_MODULES):
         program = environments.make(wanted, told).python if wanted else _python(python)
