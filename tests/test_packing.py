@@ -433,6 +433,26 @@ def test_a_model_of_another_version_is_refused_without_an_environment(tmp_path: 
     assert "--python-env auto" in caught.value.hint
 
 
+def test_a_model_of_another_version_is_packed_as_onnx_and_what_happens_is_told_in_three_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: None
+) -> None:
+    monkeypatch.setenv("MODELPORT_CACHE", str(tmp_path / "cache"))
+    here, python = version("scikit-learn"), f"{sys.version_info.major}.{sys.version_info.minor}"
+    told: list[str] = []
+    (tmp_path / "bundle").mkdir()
+    bundle = pack_file(OLD, tmp_path / "bundle", Options(), told=told.append)
+    assert told == [
+        f"scikit-learn 1.3.2 wrote this RandomForestClassifier; you have {here}, which does not load it, or answers wrongly with it.",
+        f"Making Python {python} with scikit-learn 1.3.2 ...",
+        f"Loaded it with Python {python} and scikit-learn 1.3.2, in a process of its own.",
+    ]
+    assert (bundle.card.version, bundle.python) == ("1.3.2", python)
+    assert not {"scikit-learn", "scipy", "joblib"} & {name for name, _ in bundle.pins()}
+    assert engines.load(bundle).name == "onnx"
+    with pytest.raises(VersionMismatch, match=r"It cannot be served from ONNX either: --onnx off was said"):
+        packed(OLD, tmp_path / "native", onnx="off")
+
+
 def test_why_no_environment_could_be_made_is_told_with_the_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELPORT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
