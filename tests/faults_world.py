@@ -8,6 +8,7 @@ import pickle
 import queue
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx
+import pytest
 import sklearn
 
 import misbehaving
@@ -33,6 +35,7 @@ SIGNATURE = Signature(
 )
 FACTOR = 2.0
 """What the model answers with, times the number."""
+PROGRAM = "from modelport.cli.main import main; main()"
 _PATIENCE_S = 60.0
 
 
@@ -44,12 +47,18 @@ def make_bundle(
     signature: Signature = SIGNATURE,
     what: int = misbehaving.ANSWER,
     number: float = 2.0,
+    gate: Path | None = None,
 ) -> Bundle:
-    """The misbehaving model as a bundle, with `what` and `number` as its example; with `golden`, that is recorded as the answer to it."""
+    """The misbehaving model as a bundle, with `what` and `number` as its example; with `golden`, that is recorded as the answer to it.
+
+    With a `gate`, which it makes, it is loaded when that was opened and closed.
+    """
     (folder / "model").mkdir(parents=True)
     (folder / "code").mkdir()
     shutil.copy(misbehaving.__file__, folder / "code")
-    model = misbehaving.Misbehaving(factor).fit(None)
+    if gate is not None:
+        os.mkfifo(gate)
+    model = misbehaving.Misbehaving(factor, str(gate or "")).fit(None)
     (folder / "model" / "model.pkl").write_bytes(pickle.dumps(model))
     row = {"what": float(what), "number": number}
     answer = number * factor if golden is None else golden
@@ -63,14 +72,13 @@ class Running:
     """`modelport serve` as a process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
+        """Without `process.stdout`, of a service that logs elsewhere, its log says nothing here."""
         self.process = process
         self.seen: list[dict[str, Any]] = []
         """What stands in its log so far, as far as somebody waited for it."""
         self.url = ""
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._lines: queue.Queue[str | None] = queue.Queue()
-        assert process.stdout is not None
-        assert process.stderr is not None
         self._threads = [
             threading.Thread(target=_read, args=(process.stdout, self._events, json.loads)),
             threading.Thread(target=_read, args=(process.stderr, self._lines, str.strip)),
@@ -113,6 +121,23 @@ class Running:
         limits = httpx.Limits(max_connections=500, max_keepalive_connections=500)
         return httpx.Client(base_url=self.url, timeout=_PATIENCE_S, trust_env=False, limits=limits, **options)
 
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+    def dial(self, **options: Any) -> socket.socket:
+        return socket.create_connection(self.address, timeout=_PATIENCE_S, **options)
+
+    def reload(self, *before: str) -> subprocess.Popen[str]:
+        """`modelport reload`, as somebody says it beside it."""
+        words = [*before, sys.executable, "-c", PROGRAM, "reload", "--port", str(self.address[1])]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def reloaded(self, *before: str) -> tuple[int, str, str]:
+        """What came of it: the exit code, and what it said and complained of."""
+        return outcome(self.reload(*before))
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Tell it to end; its exit code."""
         self.process.send_signal(number)
@@ -129,20 +154,52 @@ class Running:
         return self.seen
 
 
-def _read(source: IO[str], into: queue.Queue[Any], understand: Callable[[str], Any]) -> None:
-    with source:
-        for line in source:
-            into.put(understand(line))
+@contextmanager
+def held(gate: Path) -> Iterator[None]:
+    """While something waits at this named pipe: it begins when that has come there, and lets it go on with its end."""
+    opened = os.open(gate, os.O_WRONLY)  # opens when it is read
+    try:
+        yield
+    finally:
+        os.close(opened)
+
+
+def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """The exit code of a command, and what it said and complained of."""
+    said, complained = process.communicate(timeout=_PATIENCE_S)
+    return process.returncode, said, complained
+
+
+def need(there: bool, what: str) -> None:
+    """Leave a test out where something is missing that a laptop may not have; CI has it."""
+    if not there:
+        assert os.environ.get("CI") != "true", f"missing: {what}; in CI this test is not left out"
+        pytest.skip(f"this machine has no {what}, or this user may not use it")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _read(source: IO[str] | None, into: queue.Queue[Any], understand: Callable[[str], Any]) -> None:
+    if source is not None:
+        with source:
+            for line in source:
+                into.put(understand(line))
     into.put(None)
 
 
 @contextmanager
-def launched(bundle: Path, *arguments: str, before: Sequence[str] = (), **environment: str) -> Iterator[Running]:
-    """A service that begins to start; `before` are words of a program that becomes the service."""
-    program = "from modelport.cli.main import main; main()"
-    words = [*before, sys.executable, "-c", program, "serve", str(bundle), "--trust", "--port", "0", *arguments]
+def launched(
+    bundle: Path, *arguments: str, before: Sequence[str] = (), log: IO[str] | None = None, **environment: str
+) -> Iterator[Running]:
+    """A service that begins to start; `before` are words of a program that becomes the service, and `log` is where else it logs."""
+    words = [*before, sys.executable, "-c", PROGRAM, "serve", str(bundle), "--trust", "--port", "0", *arguments]
     own = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": SOURCE, "PYTHONWARNINGS": "error", **environment}
-    process = subprocess.Popen(words, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, env=own, stdout=log or subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     running = Running(process)
     try:
         yield running
@@ -153,11 +210,21 @@ def launched(bundle: Path, *arguments: str, before: Sequence[str] = (), **enviro
 
 @contextmanager
 def serving(bundle: Path, *arguments: str, workers: int = 1, before: Sequence[str] = (), **environment: str) -> Iterator[Running]:
-    """A service whose workers are ready."""
-    with launched(bundle, "--workers", str(workers), *arguments, before=before, **environment) as running:
+    """A service whose workers are ready. Its size is stated, for a measurement on a busy machine might bring another worker."""
+    with launched(bundle, "--workers", str(workers), "--threads", "1", *arguments, before=before, **environment) as running:
         started = running.wait_for("serving")
         running.url = f"http://127.0.0.1:{started['port']}"
         running.wait_for("worker-ready", workers)
+        yield running
+
+
+@contextmanager
+def serving_to(log: IO[str], bundle: Path, *arguments: str) -> Iterator[Running]:
+    """A service with one worker that logs there."""
+    port = free_port()
+    with launched(bundle, "--workers", "1", "--port", str(port), *arguments, log=log) as running:
+        running.wait_for_line("Ctrl+C stops it.")
+        running.url = f"http://127.0.0.1:{port}"
         yield running
 
 

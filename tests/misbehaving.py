@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,18 @@ WAIT = 15
 """As SLEEP, but says nothing."""
 MULTIPLY, THREADS = 16, 17
 """Multiply two matrices of so many rows, which takes the time of as many threads as there are; answer with how many that is."""
+CALLS, GATED, GATED_EXIT = 18, 19, 20
+"""Answer with how many calls this process has had before; answer, or EXIT, when the named pipe MISBEHAVE_GATE was opened and closed."""
 _kept: list[bytearray] = []
+_calls = count()
 
 
 class Misbehaving(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Answers with the number times its factor, unless a row says otherwise."""
+    """Answers with the number times its factor, unless a row says otherwise. With a `gate`, a named pipe, loading waits for its end."""
 
-    def __init__(self, factor: float = 2.0) -> None:
+    def __init__(self, factor: float = 2.0, gate: str = "") -> None:
         self.factor = factor
+        self.gate = gate
 
     def fit(self, X: Any, y: Any = None) -> Misbehaving:
         self.n_features_in_ = 2
@@ -34,6 +39,7 @@ class Misbehaving(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     def predict(self, X: Any) -> Any:
         rows = np.asarray(X, dtype=float)
+        calls = next(_calls)
         for what, number in rows:
             _do(int(what), float(number))
         told = rows[:, 0]
@@ -42,11 +48,12 @@ class Misbehaving(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if NOTHING in told:
             return None
         answers = np.where(told == THREADS, _threads(), self.factor * rows[:, 1])
+        answers = np.where(told == CALLS, calls, answers)
         return np.where(told == NAN, np.nan, answers)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        at_load = os.environ.get("MISBEHAVE_AT_LOAD", "")
+        at_load = self.gate or os.environ.get("MISBEHAVE_AT_LOAD", "")
         if at_load == "exit":
             os._exit(9)
         elif at_load:  # a named pipe: loading lasts until somebody writes into it
@@ -79,6 +86,10 @@ def _do(what: int, number: float) -> None:  # noqa: C901  a list of deeds
     elif what == SLEEP:
         print("asleep", flush=True)
         time.sleep(number)
+    elif what in (GATED, GATED_EXIT):
+        Path(os.environ["MISBEHAVE_GATE"]).read_text()
+        if what == GATED_EXIT:
+            os._exit(3)
     elif what == WAIT:
         time.sleep(number)
     elif what == MULTIPLY:

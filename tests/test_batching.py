@@ -155,6 +155,7 @@ class Seen:
         self.batches: list[tuple[int, int]] = []
         self.sheds: list[str] = []
         self.flights: list[list[Numbers]] = []
+        self.waits: list[Numbers] = []
         self.open = 0
 
     def batch(self, rows: int, requests: int, queue_s: float, predict_s: float) -> None:
@@ -162,6 +163,10 @@ class Seen:
 
     def shed(self, reason: str) -> None:
         self.sheds.append(reason)
+
+    def wait(self, work: Work[Any, Any]) -> None:
+        assert work.is_waiting
+        self.waits.append(work.rows)
 
     def begin(self, works: Sequence[Work[Any, Any]], deadline_s: float) -> None:
         assert deadline_s == min(work.deadline for work in works)
@@ -739,7 +744,22 @@ def test_each_call_is_observed_and_kept_in_view_while_it_lasts() -> None:
         world.settle()
         assert seen.batches == [(3, 2)]
         assert seen.flights == [[(1,), (2, 3)]]
+        assert seen.waits == []
         assert seen.open == 0
+
+
+def test_what_has_to_wait_for_a_call_is_kept_in_view_once_and_nothing_else_is() -> None:
+    """Also what came while the model was idle, and for which its call has no room."""
+    world, seen = World((0.001, 0.004)), Seen()
+    batcher = world.batcher(flight=seen)
+    ask(batcher, *(Asked(world, value, caller=caller) for value in (1, 2) for caller in ("one", "two")))
+    assert seen.waits == []
+    world.turn()
+    assert seen.waits == [(2,), (2,)]
+    ask(batcher, Asked(world, 3))
+    world.settle()
+    assert seen.waits == [(2,), (2,), (3,)]
+    assert seen.flights == [[(1,), (1,)], [(2,), (2,)], [(3,)]]
 
 
 # Pace

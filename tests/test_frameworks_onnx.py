@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import models
+from faults_world import SOURCE
 from modelport import engines
 from modelport.errors import ModelFileError
 from modelport.frameworks import Card, onnx
@@ -266,3 +269,14 @@ def test_a_graph_may_answer_with_texts(tmp_path: Path, shape: list[Any]) -> None
     bundle = pack_file(path, tmp_path / "bundle", Options())
     assert [field.kind for field in (*bundle.signature.inputs, *bundle.signature.outputs)] == ["text", "string"]
     assert engines.load(bundle).answer([{"review": "twelve"}, {"review": ""}]) == [{"prediction": "TWELVE"}, {"prediction": ""}]
+
+
+def test_nothing_is_kept_or_reported_by_the_library(tmp_path: Path) -> None:
+    """onnxruntime has telemetry, which would begin with an id on disk."""
+    demo = Path(__file__).parent.parent / "src" / "modelport" / "demo"
+    program = "import sys; from pathlib import Path; from modelport import engines; from modelport.bundle import open_bundle"
+    program += "; engines.load(open_bundle(Path(sys.argv[1])))"
+    own = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": SOURCE}
+    done = subprocess.run([sys.executable, "-c", program, str(demo)], env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []

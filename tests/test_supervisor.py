@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
 from modelport.errors import DeadlineExceeded, ModelportError, UsageError
 from modelport.serving import responder
-from modelport.serving.board import Flown
+from modelport.serving.board import Flown, Left
+from modelport.serving.connections import Fate, fates
 from modelport.serving.control import Begin, Channel, Failed, Model, Take, ToSupervisor, ToWorker, pair
 from modelport.serving.settings import Settings
-from modelport.serving.supervisor import (
-    Connection,
-    Fate,
-    Worker,
-    ending,
-    fates,
-    fewest,
-    fitting,
-    is_hung,
-    is_worn,
-    pause_s,
-    surplus,
-    why_gone,
-)
+from modelport.serving.workers import Connection, Worker, ending, fewest, fitting, is_hung, is_worn, pause_s, surplus, why_gone
 
 S = 1_000_000_000
 
@@ -72,27 +61,51 @@ def flown(slot: int, body: bytes = b"{}") -> Flown:
     return Flown(slot, "iris", "id", body)
 
 
+def left(owed: dict[int, int], computing: Sequence[Flown] = (), waiting: Sequence[int] = (), cut: Sequence[int] = ()) -> Left:
+    return Left(owed, frozenset(cut), list(computing), {slot: flown(slot) for slot in waiting})
+
+
 def test_connections_that_are_owed_nothing_move_and_the_others_get_an_error() -> None:
-    assert fates({1: 0, 2: 1, 3: 2}, [flown(3)], "hang") == {1: Fate.MOVES, 2: Fate.UNAVAILABLE, 3: Fate.LATE}
-    assert fates({1: 0, 2: 1}, [flown(2)], "stop") == {1: Fate.MOVES, 2: Fate.UNAVAILABLE}
+    assert fates(left({1: 0, 2: 1, 3: 2}, [flown(3)]), "hang") == {1: Fate.MOVES, 2: Fate.UNAVAILABLE, 3: Fate.LATE}
+    assert fates(left({1: 0, 2: 1}, [flown(2)], [3]), "stop") == {1: Fate.MOVES, 2: Fate.UNAVAILABLE}
+
+
+@pytest.mark.parametrize("reason", ["hang", "crash", "killed", "oom"])
+def test_what_waited_is_asked_elsewhere_unless_more_is_owed_on_its_connection(reason: str) -> None:
+    decided = fates(left({1: 1, 2: 2, 3: 1, 4: 0, 5: 1}, [flown(5)], [1, 2, 4, 5]), reason)
+    assert [decided[slot] for slot in (1, 2, 3, 4)] == [Fate.WAITED, Fate.UNAVAILABLE, Fate.UNAVAILABLE, Fate.MOVES]
+    assert decided[5] is not Fate.WAITED, "its call had begun"
+
+
+def test_whoever_may_have_a_part_of_an_answer_gets_nothing_more() -> None:
+    for reason in ("hang", "crash", "killed", "stop"):
+        assert fates(left({1: 0, 2: 1, 3: 1}, [flown(2)], [3], cut=[1, 2, 3]), reason) == dict.fromkeys((1, 2, 3), Fate.CUT)
 
 
 def test_what_was_alone_in_the_call_that_ended_the_process_is_the_culprit() -> None:
-    assert fates({1: 1, 2: 1}, [flown(1)], "crash") == {1: Fate.CULPRIT, 2: Fate.UNAVAILABLE}
+    assert fates(left({1: 1, 2: 1}, [flown(1)]), "crash") == {1: Fate.CULPRIT, 2: Fate.UNAVAILABLE}
 
 
 def test_of_several_each_is_suspected_but_for_what_cannot_be_asked_again() -> None:
     computing = [flown(1), flown(2, b""), flown(3), flown(3), flown(4)]
     wanted = {1: Fate.SUSPECT, 2: Fate.UNAVAILABLE, 3: Fate.UNAVAILABLE, 4: Fate.UNAVAILABLE}
-    assert fates({1: 1, 2: 1, 3: 2, 4: 2}, computing, "crash") == wanted
+    assert fates(left({1: 1, 2: 1, 3: 2, 4: 2}, computing), "crash") == wanted
+
+
+def test_what_was_computed_when_memory_ran_out_is_condemned_only_if_it_does_so_alone_again() -> None:
+    """Scenario 25: the memory may have been gone before it came."""
+    assert fates(left({1: 1}, [flown(1)]), "oom") == {1: Fate.SUSPECT}
+    assert fates(left({1: 1}, [flown(1)]), "oom", tested=True) == {1: Fate.CULPRIT}
 
 
 def test_what_was_computed_by_a_worker_that_somebody_killed_is_asked_again() -> None:
-    assert fates({1: 1, 2: 1}, [flown(1)], "killed") == {1: Fate.AGAIN, 2: Fate.UNAVAILABLE}
+    assert fates(left({1: 1, 2: 1}, [flown(1)]), "killed") == {1: Fate.AGAIN, 2: Fate.UNAVAILABLE}
 
 
 def test_why_a_process_is_gone_is_told_by_how_it_ended() -> None:
-    assert [why_gone("hang", -9), why_gone("", -9), why_gone("", -11), why_gone("", 3)] == ["hang", "killed", "crash", "crash"]
+    ends = [("hang", -9), ("", -9), ("", -11), ("", 3)]
+    assert [why_gone(killed_for, code, no_memory=False) for killed_for, code in ends] == ["hang", "killed", "crash", "crash"]
+    assert [why_gone(killed_for, code, no_memory=True) for killed_for, code in ends] == ["hang", "oom", "crash", "crash"]
 
 
 def test_no_more_workers_are_started_than_fit_into_the_memory() -> None:
@@ -117,10 +130,12 @@ def test_old_workers_go_as_new_ones_come() -> None:
 
 def test_how_a_process_ended_is_said_in_words() -> None:
     assert [ending(3), ending(-9), ending(-300)] == ["it exited with code 3", "it was ended by SIGKILL", "it was ended by signal 300"]
+    assert ending(-9, "oom") == "it was ended by SIGKILL, as there was no memory left"
+    assert ending(-9, "hang") == "it was stopped because it hung"
 
 
 def test_what_a_worker_tells_is_the_error_it_had() -> None:
-    error = Failed("usage", "two of the models have one name", "pack").error()
+    error = Failed.of(UsageError("two of the models have one name", hint="pack")).error()
     assert (type(error), error.message, error.hint) == (UsageError, "two of the models have one name", "pack")
     assert type(Failed("unheard-of", "", "").error()) is ModelportError
 

@@ -143,7 +143,7 @@ def test_32_who_leaves_is_not_computed_and_no_error(slow: Path) -> None:
     with serving(slow) as service, service.client() as client, ThreadPoolExecutor(1) as caller:
         stays = caller.submit(ask, client, SLEEP, 2.0)
         service.wait_for_line("asleep")
-        with _dial(service) as leaves:
+        with service.dial() as leaves:
             leaves.sendall(_post(SLEEP, 0.0, "X-Request-Id: gone"))
         while (entry := service.wait_for("request"))["status"] == 200:
             pass
@@ -209,7 +209,7 @@ def test_33_a_thousand_callers_who_send_a_byte_now_and_then_are_ended_and_hurt_n
     """Half of them are slow with their headers, and half with their body. The deadline, which no flag sets, is shorter here."""
     many = min(1000, _most_connections())
     with serving(bundle, before=[sys.executable, "-c", WITH_A_SHORT_DEADLINE]) as service, service.client() as client:
-        slow = [_dial(service) for _ in range(many)]
+        slow = [service.dial() for _ in range(many)]
         watch = select.poll()
         for number, connection in enumerate(slow):
             head = _post(ANSWER, 2.0, "X-Slow: ", length=10_000)
@@ -235,7 +235,7 @@ def test_34_thousands_of_idle_connections_keep_nobody_waiting(bundle: Path) -> N
     """Each has asked once, stays, and can ask again."""
     many = min(5000, _most_connections())
     with serving(bundle, workers=2) as service, contextlib.ExitStack() as held:
-        idle = [held.enter_context(_dial(service)) for _ in range(many)]
+        idle = [held.enter_context(service.dial()) for _ in range(many)]
         for _ in range(2):
             for connection in idle:
                 connection.sendall(_get("/livez"))
@@ -248,7 +248,7 @@ def test_34_thousands_of_idle_connections_keep_nobody_waiting(bundle: Path) -> N
 def test_34_without_descriptors_callers_wait_and_it_is_logged_once(bundle: Path) -> None:
     """And whoever closes a connection lets another in."""
     with serving(bundle, before=["prlimit", "--nofile=150:150", "--"]) as service, contextlib.ExitStack() as held:
-        connections = [held.enter_context(_dial(service)) for _ in range(200)]
+        connections = [held.enter_context(service.dial()) for _ in range(200)]
         for connection in connections:
             connection.sendall(_get("/livez"))
         service.wait_for("accept-failed")
@@ -406,15 +406,6 @@ def _get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
-def _address(service: Running) -> tuple[str, int]:
-    host, port = service.url.removeprefix("http://").split(":")
-    return host, int(port)
-
-
-def _dial(service: Running) -> socket.socket:
-    return socket.create_connection(_address(service), timeout=60)
-
-
 def _rest(connection: socket.socket) -> bytes:
     """All that comes until the connection ends, however it does."""
     parts = []
@@ -426,7 +417,7 @@ def _rest(connection: socket.socket) -> bytes:
 
 def _said(service: Running, sent: bytes) -> bytes:
     """The answers to bytes, after which no more are sent."""
-    connection = _dial(service)
+    connection = service.dial()
     with contextlib.suppress(OSError):  # it was refused before all was sent
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
@@ -449,7 +440,7 @@ def _status(connection: socket.socket) -> int:
 
 @contextlib.asynccontextmanager
 async def _connection(service: Running, own: str = "127.0.0.1") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection(*_address(service), local_addr=(own, 0))
+    reader, writer = await asyncio.open_connection(*service.address, local_addr=(own, 0))
     try:
         yield reader, writer
     finally:

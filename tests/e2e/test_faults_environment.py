@@ -4,7 +4,6 @@ The numbers are those of section D of the list of conformance scenarios. Not her
 
     41-48  belong to the store of requests and answers, which is not part of the engine
     53     a log that nobody reads: test_logs.py, test_a_real_service_answers_and_ends_while_nobody_reads_its_log; here its reader is gone
-    54     the log goes to stdout alone, so there is no file to rotate: whoever reads stdout keeps files
 
 They need Linux: its namespaces and control groups, and root to make them. Elsewhere they are skipped, and in CI that is a failure.
 """
@@ -18,12 +17,14 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from faults_world import ask, launched, make_bundle, serving
+from faults_world import ask, launched, make_bundle, need, serving, serving_to
+from misbehaving import LEAK
 from serving_world import FLOWER
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="the workers of a service are found in /proc")
@@ -46,7 +47,7 @@ def test_49_a_wall_clock_that_jumps_changes_no_answer(bundle: Path, tmp_path: Pa
 
     The clock is libfaketime's, for the supervisor and its workers; only the wall clock, as the machine's other clocks do not jump.
     """
-    _need(bool(FAKETIME), "libfaketime")
+    need(bool(FAKETIME), "libfaketime")
     clock = tmp_path / "clock"
     clock.write_text("+0")
     environment = {
@@ -56,8 +57,10 @@ def test_49_a_wall_clock_that_jumps_changes_no_answer(bundle: Path, tmp_path: Pa
     ids = []
     with serving(bundle, **environment) as service, service.client() as client:
         workers = service.workers()
-        for offset in ("+0", "+3600", "-3600", "+1", "-1", "+0"):
-            clock.write_text(offset)
+        for offset in ("", "+3600", "-3600", "+1", "-1", "+0"):
+            if offset:
+                clock.write_text(offset)
+                service.wait_for("clock-set")
             for _ in range(20):
                 answer = ask(client)
                 assert answer.json() == {"prediction": 4.0}
@@ -66,9 +69,11 @@ def test_49_a_wall_clock_that_jumps_changes_no_answer(bundle: Path, tmp_path: Pa
         assert service.workers() == workers
         assert service.stop() == 0
         requests = [entry for entry in service.entries() if entry["event"] == "request"]
+        jumps = [round(entry["seconds"]) for entry in service.entries() if entry["event"] == "clock-set"]
     assert len(set(ids)) == len(ids)
     times = [uuid.UUID(one).int >> 80 for one in ids]
     assert max(times) - min(times) > 7000 * 1000, "the clock did not jump"
+    assert jumps == [3600, -7200, 3601, -2, 1]
     assert all(entry["ms"] >= 0 for entry in requests)
     assert {entry["status"] for entry in requests} == {200}
 
@@ -123,9 +128,9 @@ def group(tmp_path: Path) -> Iterator[Path]:
     try:
         folder.mkdir()
     except OSError:
-        _need(False, "a control group that may be written")
+        need(False, "a control group that may be written")
     try:
-        _need(any((folder / name).exists() for name in ("memory.max", "memory.limit_in_bytes")), "a control group for memory")
+        need(any((folder / name).exists() for name in ("memory.max", "memory.limit_in_bytes")), "a control group for memory")
         yield folder
     finally:
         folder.rmdir()
@@ -144,6 +149,26 @@ def test_51_it_serves_in_128_mb(group: Path) -> None:
     with serving(DEMO, before=_limited(group, 128)) as service, service.client() as client:
         assert client.post("/predict", json=FLOWER).json()["prediction"] == "setosa"
         assert service.stop() == 0
+
+
+def test_25_a_request_that_takes_more_memory_than_there_is_ends_workers_and_not_the_service(bundle: Path, group: Path) -> None:
+    """The system's own killer, by a real control group: what the request did is tried once more, alone, and then never again."""
+    with serving(bundle, "--metrics-port", "0", before=_limited(group, 500)) as service, service.client() as client:
+        metrics = service.seen[0]["metrics_port"]
+        assert ask(client, LEAK, 600).status_code == 500
+        service.wait_for("worker-gone", 2)
+        with service.client() as probe:
+            ready = probe.get("/readyz")
+        assert (ready.status_code, "no memory left" in ready.json()["detail"]) == (503, True)  # the third start is not made at once
+        service.wait_for("worker-ready")
+        assert ask(client, LEAK, 600).status_code == 500
+        assert ask(client).json() == {"prediction": 4.0}
+        text = httpx.get(f"http://127.0.0.1:{metrics}/metrics", trust_env=False).text
+        assert 'modelport_worker_restarts_total{reason="oom"} 2.0' in text
+        assert 'modelport_worker_restarts_total{reason="killed"} 0.0' in text
+        assert service.stop() == 0
+        events = [entry["event"] for entry in service.entries()]
+        assert (events.count("worker-gone"), events.count("denied")) == (2, 1)
 
 
 def test_51_where_the_model_has_no_room_it_says_so_and_stays_alive(group: Path) -> None:
@@ -210,18 +235,57 @@ def test_53_a_log_whose_reader_is_gone_is_dropped_and_counted() -> None:
         process.wait()
 
 
+def test_54_a_file_that_the_log_goes_to_may_be_copied_and_cut_off(bundle: Path, tmp_path: Path) -> None:
+    """As logrotate's `copytruncate` does: nothing is lost, and there is no hole where the file was cut. What is logged in the very moment
+    between the copy and the cut is lost by that way of rotating, whoever writes."""
+    log, kept = tmp_path / "log", ""
+    with log.open("w") as file, serving_to(file, bundle, "--log-lines", "100000") as service, service.client() as client:
+        for round_ in range(3):
+            for number in range(50):
+                assert ask(client, headers={"X-Request-Id": f"{round_}-{number}"}).status_code == 200
+            while f'"{round_}-49"' not in log.read_text():
+                pass
+            kept += log.read_text()
+            os.truncate(log, 0)
+        assert service.stop() == 0
+    entries = [json.loads(line) for line in (kept + log.read_text()).splitlines()]
+    ids = [entry["request_id"] for entry in entries if entry["event"] == "request"]
+    assert ids == [f"{round_}-{number}" for round_ in range(3) for number in range(50)]
+
+
+def test_54_whoever_reads_the_log_may_be_replaced_under_load(bundle: Path, tmp_path: Path) -> None:
+    """As a keeper of log files does that is started anew while somebody else holds the pipe (s6, systemd, a container's runtime)."""
+    reading, writing = os.pipe()
+    ids: list[str] = []
+
+    def read_some(lines: int) -> None:
+        """A reader that ends after so many lines, with what it has read."""
+        with os.fdopen(os.dup(reading), "rb", buffering=0) as pipe:
+            while len(ids) < lines:
+                line = b""
+                while not line.endswith(b"\n"):
+                    line += pipe.read(1)
+                entry = json.loads(line)
+                if entry["event"] == "request":
+                    ids.append(entry["request_id"])
+
+    with os.fdopen(writing, "w") as pipe, serving_to(pipe, bundle, "--log-lines", "100000") as service, ThreadPoolExecutor(8) as callers:
+        with service.client() as client:
+            asked = callers.map(lambda number: ask(client, headers={"X-Request-Id": str(number)}).status_code, range(900))
+            for lines in (100, 300, 600, 900):
+                read_some(lines)
+            assert set(asked) == {200}
+        assert service.stop() == 0
+    os.close(reading)
+    assert sorted(ids, key=int) == [str(number) for number in range(900)]
+
+
 # What a laptop may not have
-
-
-def _need(there: bool, what: str) -> None:
-    if not there:
-        assert os.environ.get("CI") != "true", f"missing: {what}; in CI this test is not left out"
-        pytest.skip(f"this machine has no {what}, or this user may not use it")
 
 
 def _unshared(kind: str) -> list[str]:
     """Words that become a program with a part of the system of its own."""
     words = ["unshare", kind, "--"]
-    _need(shutil.which("unshare") is not None, "unshare")
-    _need(subprocess.run([*words, "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0, f"unshare {kind}")
+    need(shutil.which("unshare") is not None, "unshare")
+    need(subprocess.run([*words, "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0, f"unshare {kind}")
     return words

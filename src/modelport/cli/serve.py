@@ -109,12 +109,12 @@ def serve(open_models: Callable[[], Sequence[Opened]], settings: Settings) -> in
 
 
 def _check_compatible(before: Sequence[Opened], now: Sequence[Opened]) -> None:
-    """Whether who calls what was served can call what is to be served. UsageError names the model that takes or gives other fields."""
-    from modelport.errors import UsageError
+    """Whether who calls what was served can call what is to be served. Refused names the model that takes or gives other fields."""
+    from modelport.errors import Refused
 
     for old, new in zip(before, now, strict=False):
         if old.name != new.name or _fields(old) != _fields(new):
-            raise UsageError(
+            raise Refused(
                 f"{new.name} is not called as {old.name} was: its name, or the fields it takes or gives, are others",
                 hint="Stop the service and start it again; or serve it beside the other.",
             )
@@ -141,7 +141,7 @@ def settings_of(flags: dict[str, Any]) -> Settings:
     return Settings(
         # Vertex AI reaches the container from outside, and asks for no key: what stands before it does.
         host=flags["host"] or ("0.0.0.0" if on_vertex else "127.0.0.1"),  # noqa: S104
-        port=flags["port"] if flags["port"] is not None else _port(environment),
+        port=flags["port"] if flags["port"] is not None else port_of(environment),
         keys=keys,
         public=flags["public"] or on_vertex,
         host_names=tuple(name.lower() for name in flags["host_name"]),
@@ -185,7 +185,7 @@ def welcome(opened: Sequence[Opened], settings: Settings, host: str, port: int) 
     return "\n".join(lines)
 
 
-def _port(environment: Any) -> int:
+def port_of(environment: Any) -> int:
     """The port that the platform names: PORT, or Vertex AI's AIP_HTTP_PORT."""
     from modelport.errors import UsageError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -139,6 +140,8 @@ def _refused(name: str, error: Exception) -> ModelFileError:
 
 
 def _open(path: Path) -> Loaded:
+    # From version 1.32 on it keeps an id of the machine on disk, and reports to its maker what runs, unless it is told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     ort = tabular.library("onnxruntime", "onnxruntime", "onnx")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads(), 1

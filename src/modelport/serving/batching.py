@@ -83,18 +83,23 @@ class Work(Generic[AnyRows, Answers]):
     @property
     def is_waiting(self) -> bool:
         """Whether no call with it has begun."""
-        return self.state == _WAITS
+        return self.state < _BEGUN
 
     def cancel(self) -> None:
         """The caller left: what has not begun is not computed, and `done` is not called."""
         self.state = _ENDED
 
 
-_WAITS, _BEGUN, _ENDED = range(3)
+_WAITS, _KEPT, _BEGUN, _ENDED = range(4)
+"""What has to wait is kept in view: `Flight.wait`."""
 
 
 class Flight(Protocol):
-    """Keeps in view, for whoever watches over this process, what the model is computing."""
+    """Keeps in view, for whoever watches over this process, what the model is computing and what waits for it."""
+
+    def wait(self, work: Work[Any, Any]) -> None:
+        """The work has to wait for a call to begin. On the loop."""
+        ...
 
     def begin(self, works: Sequence[Work[Any, Any]], deadline_s: float) -> None:
         """The model is about to be called with `works`; the earliest deadline of them, by `loop.time()`. On the thread that calls."""
@@ -291,6 +296,7 @@ class Batcher(Generic[AnyRows, Answers]):
         # While the model is idle what comes is tried in any case: if the pace is wrong, only a call can tell.
         if self.busy or self._waiting >= _MANY:
             self._check_wait(work, rows)
+            self._keep(work)
         line = self._lines.get(work.caller)
         if line is None:
             line = self._lines[work.caller] = deque()
@@ -301,6 +307,20 @@ class Batcher(Generic[AnyRows, Answers]):
         if not self._scheduled and self._running is None:
             self._scheduled = True
             self._loop.call_soon(self._flush)
+
+    def _keep(self, work: Work[AnyRows, Answers]) -> None:
+        """Keep in view what has to wait."""
+        work.state = _KEPT
+        if self._flight is not None:
+            self._flight.wait(work)
+
+    def _keep_rest(self) -> None:
+        """Keep in view what came while the model was idle, and has no room in the call: of each line, what came last."""
+        for line in self._lines.values():
+            for work in reversed(line):
+                if work.state != _WAITS:
+                    break
+                self._keep(work)
 
     def _check_wait(self, work: Work[AnyRows, Answers], rows: int) -> None:
         """Refuse what would wait too long. Callers take turns, so a short line moves on however long the others are."""
@@ -360,6 +380,7 @@ class Batcher(Generic[AnyRows, Answers]):
             self._patience_s.clear()
         elif self._behind_since is None:
             self._behind_since = self._loop.time()
+            self._keep_rest()
 
     def _is_short(self, seconds: float) -> bool:
         """Whether a call is made on the loop."""
@@ -382,7 +403,7 @@ class Batcher(Generic[AnyRows, Answers]):
         gone: dict[str, int] = {}
         rows = 0
         for work in self._in_turn():
-            if work.state != _WAITS:
+            if not work.is_waiting:
                 gone[work.caller] = gone.get(work.caller, 0) + 1
                 if self._observer is not None:
                     self._observer.shed("left")
@@ -566,7 +587,7 @@ class Batcher(Generic[AnyRows, Answers]):
         self._arm()
 
     def _expire(self, work: Work[AnyRows, Answers]) -> None:
-        if work.state == _WAITS and self._observer is not None:
+        if work.state < _BEGUN and self._observer is not None:
             self._observer.shed("expired")
         self._deliver(work, None, 0, DeadlineExceeded(f"the model did not answer within {self.timeout_s:g} s"))
 

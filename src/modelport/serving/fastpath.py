@@ -52,11 +52,19 @@ class Board(Protocol):
     """What whoever watches over this process sees of its connections; each has a slot, given to its `Connection` when it was made."""
 
     def owed(self, slot: int, change: int) -> None:
-        """+1: a request has come whose answer is not out; -1: its answer was handed to the socket."""
+        """+1: a request has come whose answer is not out; -1: it is counted otherwise from now on."""
         ...
 
-    def closed(self, slot: int) -> None:
-        """The connection is closed, and its slot free."""
+    def sending(self, slot: int) -> None:
+        """An answer is about to be written."""
+        ...
+
+    def sent(self, slot: int, whole: bool) -> None:
+        """It was: all of it has left and the connection stays, or it is not `whole` yet."""
+        ...
+
+    def flushed(self, slot: int) -> None:
+        """Whatever was not sent yet is."""
         ...
 
 
@@ -276,12 +284,17 @@ class Connection(HttpToolsProtocol):
         """The head of the last request that was looked for among those that are known: mostly that of the next one."""
         self._age = 0
         """Ticks since something was last asked or answered."""
+        self._unread = 0
+        """Bytes that had not left at the last tick."""
         self._asked = False
+        self._done = self._on_answer
+        """What the batcher calls with the answer."""
 
     # The socket
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # so that `write_paused` says whether something has not left yet
         self._address = self.client[0] if self.client else ""
         self._shared.opened(self)
 
@@ -294,8 +307,6 @@ class Connection(HttpToolsProtocol):
             tell()
         while self._pending:
             self._abandon(self._pending.popleft())
-        if self._shared.board is not None:
-            self._shared.board.closed(self._slot)
 
     def data_received(self, data: bytes) -> None:
         if self.timeout_keep_alive_task is not None:
@@ -333,6 +344,8 @@ class Connection(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self._shared.board is not None and not self.transport.is_closing():
+            self._shared.board.flushed(self._slot)
         self._resume_reading()
 
     def _resume_reading(self) -> None:
@@ -349,9 +362,14 @@ class Connection(HttpToolsProtocol):
             super().shutdown()
 
     def tick(self) -> None:
-        """Time passes: end what is idle, and what sends its head too slowly. A slow body is for the application, which has a deadline."""
+        """Time passes: end what is idle, what sends its head too slowly, and what does not read its answer.
+
+        A slow body is for the application, which has a deadline.
+        """
         if self._head is not None:
             self._take_ordinarily()
+        elif self.flow.write_paused:
+            self._tick_unread()
         elif self._pending or self._is_cycle_open():
             self._age = 0
         else:
@@ -363,6 +381,14 @@ class Connection(HttpToolsProtocol):
                 self.transport.close()
             else:
                 self._refuse(RequestTimeout(f"the request did not arrive within {seconds:g} s"))
+
+    def _tick_unread(self) -> None:
+        """Cut off who has taken nothing of its answer for as long as a connection may be idle."""
+        unread = self.transport.get_write_buffer_size()
+        self._age = self._age + 1 if unread == self._unread else 0
+        self._unread = unread
+        if self._age > self._shared.ticks(self.timeout_keep_alive):
+            self.transport.abort()
 
     # Reading
 
@@ -472,7 +498,7 @@ class Connection(HttpToolsProtocol):
         """Leave the request whose head was read to uvicorn, behind the answers that are owed."""
         if self._shared.board is not None:
             self._shared.board.owed(self._slot, 1)
-        self.scope["extensions"] = {"modelport": {"slot": self._slot, "when_left": self._when_left}}
+        self.scope["extensions"] = {"modelport": {"slot": self._slot, "when_left": self._when_left, "sending": self._sending}}
         if self._pending:
             self.cycle = _Unanswered()  # type: ignore[assignment]
         super().on_headers_complete()
@@ -487,9 +513,14 @@ class Connection(HttpToolsProtocol):
         if body:
             super().on_body(body)
 
+    def _sending(self) -> None:
+        """An answer is about to be written."""
+        if self._shared.board is not None and self.parser is not None:  # or else the connection is gone, and its slot may be another's
+            self._shared.board.sending(self._slot)
+
     def on_response_complete(self) -> None:
         if self._shared.board is not None:
-            self._shared.board.owed(self._slot, -1)
+            self._shared.board.sent(self._slot, not (self.flow.write_paused or self.transport.is_closing()))
         self._age = 0
         super().on_response_complete()
 
@@ -502,6 +533,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         request_id = uuid7()
+        self._sending()
         self.transport.write(self._shared.failure(problem(error, "", request_id), self.server_state, request_id, None, closing=True))
         self.transport.close()
         self._shared.app.telemetry.answered("", "", error.status, -1, 0.0, 0.0, 0.0, request_id, self._address, NO_TRACE, "")
@@ -519,7 +551,7 @@ class Connection(HttpToolsProtocol):
             rows,
             self.loop.time() + batcher.timeout_s,
             head.caller or self._address,
-            self._on_answer,  # type: ignore[arg-type]  # it is given the work that was submitted: a _Request
+            self._done,  # type: ignore[arg-type]  # it is given the work that was submitted: a _Request
             self._slot,
             body,
             head.request_id or uuid7(),
@@ -538,7 +570,7 @@ class Connection(HttpToolsProtocol):
             head.service.check(body)
             batcher.submit(request)
         except (ModelFailed, Unavailable) as error:
-            self._on_answer(request, None, 0, error)
+            self._done(request, None, 0, error)
         return True
 
     def _on_answer(self, request: _Request, answers: Answers | None, start: int, error: Exception | None) -> None:
@@ -570,6 +602,9 @@ class Connection(HttpToolsProtocol):
         assert head is not None
         last = not self._pending
         closing = last and (self._ending or shared.app.draining) and not self.pipeline
+        board = shared.board
+        if board is not None:
+            board.sending(self._slot)
         if request.answer is None:
             if server.default_headers is not shared.dated:
                 shared.date(server)
@@ -579,8 +614,8 @@ class Connection(HttpToolsProtocol):
             self.transport.write(lines.encode("latin-1") + reply)
         else:
             self.transport.write(shared.failure(request.answer, server, request.request_id, head, closing=closing))
-        if shared.board is not None:
-            shared.board.owed(self._slot, -1)
+        if board is not None:
+            board.sent(self._slot, not (closing or self.flow.write_paused))
         self._record(request, request.status)
         if last:
             self._after_last(closing=closing)

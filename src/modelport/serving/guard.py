@@ -168,6 +168,7 @@ class Exchange:
         """The connection's place on the board."""
         self.when_left: set[Callable[[], None]] = about.get("when_left", set())
         """What is called when the caller goes away before it has its answer."""
+        self._sending: Callable[[], None] = about.get("sending", lambda: None)
         self.model = ""
         """The X-Model header, once it is known which model is asked."""
         self.trace = NO_TRACE
@@ -238,6 +239,7 @@ class Exchange:
             origin=self.headers.get(b"origin"),
             closing=unread,
         )
+        self._sending()
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": unread})
         if unread:

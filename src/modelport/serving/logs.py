@@ -6,12 +6,14 @@ answered as before. Under load a fair sample of the requests is logged, and each
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import math
 import os
 import random
 import select
+import stat
 import sys
 import threading
 import time
@@ -221,6 +223,8 @@ def _writer(out: TextIO | None) -> Callable[[bytes], None]:
         descriptor = out.fileno()
     except (AttributeError, io.UnsupportedOperation):
         return lambda data: _write_text(out, data)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):  # it may be copied and cut off while it is written (logrotate's copytruncate)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
     return _Descriptor(out, descriptor).write
 
 

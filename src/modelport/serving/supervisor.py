@@ -1,18 +1,12 @@
-"""Starts workers, hands them connections, and sees to it that every caller gets an answer, whatever becomes of a worker.
+"""Starts workers and watches over them, so that every caller gets an answer whatever becomes of a worker.
 
-It loads no model. It accepts each connection and hands it to the worker with the fewest, but keeps a descriptor of it too; and on the board
-that it shares with the worker (board.py) it sees how many answers each connection is owed. So when a worker dies or hangs, connections
-that are owed nothing move to another worker, and the others get an error from here.
-
-    starting --Ready--> ready --Release, Finish--> draining
-        any of them --the process ended--> gone
+It loads no model. The connections of callers are its own (connections.py): it hands each to a worker, keeps a descriptor of it, and sees
+what it is owed on the board that it shares with the worker (board.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
-import math
 import os
 import signal
 import socket
@@ -21,17 +15,17 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from modelport import frameworks
-from modelport.errors import DeadlineExceeded, ModelFailed, ModelportError, Unavailable
+from modelport.errors import ModelportError, Unavailable
 from modelport.serving import board as boards
-from modelport.serving import exporter, resources, responder
-from modelport.serving.board import Board, Flown
+from modelport.serving import cgroup, exporter, reloading, resources
+from modelport.serving.board import Board
+from modelport.serving.connections import Connections
 from modelport.serving.control import (
     AskTotals,
     Begin,
@@ -39,7 +33,6 @@ from modelport.serving.control import (
     Closed,
     Count,
     Counted,
-    Deny,
     Drain,
     Failed,
     Finish,
@@ -47,99 +40,30 @@ from modelport.serving.control import (
     Ready,
     Release,
     Released,
-    Replay,
     Replayed,
-    Take,
     TellTotals,
     ToSupervisor,
-    ToWorker,
-    fingerprint,
     pair,
 )
 from modelport.serving.listener import bind
 from modelport.serving.logs import Log
 from modelport.serving.metrics import Metrics, Snapshot, Totals, of_processes
+from modelport.serving.reloading import Asker, Outcome, Reception, Served
 from modelport.serving.settings import Settings
 from modelport.serving.sizing import Stated, arithmetic
-from modelport.serving.telemetry import route_of
+from modelport.serving.workers import FRESH_S, State, Worker, ending, fitting, is_fresh, is_hung, is_worn, pause_s, surplus, why_gone
 
 _WATCH_S = 0.05
-_FRESH_S = 0.1
-"""A worker whose loop turned within this time answers."""
-_LATE_S = 0.25
-"""How long after its deadline a call is waited for: the worker's own 504 comes first."""
 _EARLY_S = 10.0
 """A worker that dies sooner after its start is no better than the one before it."""
 _REMEMBERED_S = 120.0
-_LONGEST_PAUSE_S = 30.0
-_LINGER_S = 2.0
-_HEAD_WAIT_S = 0.02
-_ACCEPT_PAUSE_S = 0.05
-_MOST_DENIED = 1000
 _COUNT_WAIT_S = 0.1
 """How long workers have to say what they have counted; of one that does not answer, what it said last is taken."""
-
-
-class State(enum.Enum):
-    """What a worker is doing."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    GONE = "gone"
-
-
-@dataclass(eq=False)
-class Worker:
-    """A process that answers."""
-
-    process: subprocess.Popen[bytes]
-    channel: Channel[ToWorker, ToSupervisor]
-    board: Board
-    descriptor: int
-    """Of the board, until the process has it."""
-    started_s: float
-    number: int
-    """The smallest that no other worker has."""
-    threads: int = 1
-    """For its computations."""
-    models: list[Model] = field(default_factory=list)
-    state: State = State.STARTING
-    ready_s: float = 0.0
-    ready_bytes: int = 0
-    """Its memory when it was ready."""
-    worn: bool = False
-    """Whether it is to be replaced, as it has grown too large."""
-    killed_for: str = ""
-    """Why the supervisor ended it: "hang", "stop"; '' where it did not."""
-    connections: dict[int, Connection] = field(default_factory=dict)
-    testing: Connection | None = None
-    """The suspect that it is asked about, and no other connection is given to it meanwhile."""
-    turn: int = 0
-    """When it was handed its last connection: a number that grows."""
-
-
-@dataclass(eq=False)
-class Connection:
-    """A caller's connection: its slot on the boards, and a descriptor of it."""
-
-    slot: int
-    socket: socket.socket
-    asked: Flown | None = None
-    """What a worker that is gone had read of it, until another has answered that."""
-    asked_s: float = 0.0
-    replays: int = 0
-
-
-class Fate(enum.Enum):
-    """What becomes of a connection whose worker is gone."""
-
-    MOVES = "another worker takes it as it is"
-    LATE = "504"
-    UNAVAILABLE = "503"
-    AGAIN = "another worker is asked what was asked"
-    SUSPECT = "one of several may have ended the process: each is asked again, alone"
-    CULPRIT = "500, and never asked again: it was alone in the call that ended the process"
+_LET_GO_S = 0.2
+_JUMP_S = 0.5
+"""By less, a clock is only adjusted."""
+_STOPPING = Failed.of(Unavailable("the service is stopping"))
+_OVERTAKEN = Failed.of(ModelportError("there was something else to serve before it was ready"))
 
 
 def run(
@@ -150,7 +74,7 @@ def run(
     log: Log | None = None,
 ) -> int:
     """Serve until told to stop by SIGTERM or SIGINT; `started` is called with the address when the first worker is ready, and `told` with
-    whatever goes wrong with the service itself. `resolve` says what to serve, now and again at each SIGHUP.
+    whatever happens to the service itself. `resolve` says what to serve, now and again whenever it is told to reload.
 
     The exit code: 0, or 1 when requests were still under way when their time to end was over. UsageError when the address cannot be had;
     whatever ModelportError the models fail with.
@@ -164,88 +88,6 @@ def run(
     finally:
         listener.close()
         log.close()
-
-
-# Decisions
-
-
-def fewest(workers: Iterable[Worker]) -> list[Worker]:
-    """Workers in the order in which they should get a connection: who has the fewest, then who has waited longest for one."""
-    return sorted(workers, key=lambda worker: (len(worker.connections), worker.turn))
-
-
-def pause_s(early_deaths: int) -> float:
-    """How long to wait before the next start, after so many workers that did not live long: 0, 0, 1, 2, 4 ... 30 seconds."""
-    return 0.0 if early_deaths < 2 else min(_LONGEST_PAUSE_S, 2.0 ** (early_deaths - 2))
-
-
-def is_fresh(beat_ns: int, now_ns: int, within_s: float) -> bool:
-    """Whether something last showed itself within so many seconds."""
-    return now_ns - beat_ns <= within_s * 1e9
-
-
-def is_hung(heartbeat_ns: int, deadline_ns: int, now_ns: int, timeout_s: float) -> bool:
-    """Whether a ready worker is beyond hope: its call is late, or its loop has not turned for as long as an answer may take."""
-    if deadline_ns and now_ns > deadline_ns + _LATE_S * 1e9:
-        return True
-    return not is_fresh(heartbeat_ns, now_ns, timeout_s + _LATE_S)
-
-
-def fates(owed: dict[int, int], computing: Sequence[Flown], reason: str) -> dict[int, Fate]:
-    """What becomes of the connections of a worker that is gone: by slot how many answers each was owed, and what the model computed.
-
-    `reason` is "hang", "stop", "killed" or "crash". Only what a crash interrupted is suspected to be its cause.
-    """
-    by_slot: dict[int, list[Flown]] = {}
-    for flown in computing:
-        by_slot.setdefault(flown.slot, []).append(flown)
-    decided = {}
-    for slot, answers in owed.items():
-        flying = by_slot.get(slot, [])
-        kept = len(flying) == answers == 1 and bool(flying[0].body)
-        if not answers:
-            decided[slot] = Fate.MOVES
-        elif reason == "hang" and flying:
-            decided[slot] = Fate.LATE
-        elif reason == "crash" and kept:
-            decided[slot] = Fate.CULPRIT if len(computing) == 1 else Fate.SUSPECT
-        elif reason == "killed" and kept:
-            decided[slot] = Fate.AGAIN
-        else:
-            decided[slot] = Fate.UNAVAILABLE
-    return decided
-
-
-def why_gone(killed_for: str, returncode: int) -> str:
-    """Why a process is gone, in a word: "hang" or "stop", "killed" from outside (by whoever, or as memory ran out), "crash"."""
-    return killed_for or ("killed" if returncode in (-signal.SIGKILL, -signal.SIGTERM) else "crash")
-
-
-def fitting(wanted: int, limit_bytes: int | None, supervisor_bytes: int, worker_bytes: int) -> int:
-    """How many workers of this size fit into nine tenths of the memory; one is tried in any case."""
-    if limit_bytes is None or not worker_bytes:
-        return wanted
-    return max(1, min(wanted, int(limit_bytes * 0.9 - supervisor_bytes) // worker_bytes))
-
-
-def is_worn(now_bytes: int, ready_bytes: int, most_bytes: int | None) -> bool:
-    """Whether a worker has grown beyond what it may have. One that is so large from the start would be no smaller if it were replaced."""
-    return most_bytes is not None and now_bytes > most_bytes and now_bytes > 1.2 * ready_bytes
-
-
-def surplus(new: int, old: int, wanted: int) -> int:
-    """How many of the old workers are too many, beside so many new ones that are ready."""
-    return old if new >= wanted else max(0, new + old - wanted)
-
-
-def ending(returncode: int) -> str:
-    """How a process ended, in words."""
-    if returncode >= 0:
-        return f"it exited with code {returncode}"
-    try:
-        return f"it was ended by {signal.Signals(-returncode).name}"
-    except ValueError:
-        return f"it was ended by signal {-returncode}"
 
 
 class Supervisor:
@@ -265,8 +107,14 @@ class Supervisor:
         self._models: list[Model] = []
         self._looking = True
         """Whether it is being looked what to serve."""
+        self._look_again = False
+        """Whether somebody has asked for that since it began."""
         self._tried: list[Model] | None = None
         """What a reload brought, until a worker has loaded it."""
+        self._asking: list[Asker] = []
+        """Who has asked for a look that is under way, or to come."""
+        self._hearing: list[Asker] = []
+        """Who is to hear what comes of the models that are tried, or take over from others."""
         self._started, self._told, self._log = started, told, log
         self._stated = Stated(resources.cores(), settings.workers, settings.threads or frameworks.threads_in(os.environ))
         self._size = self._stated.first
@@ -281,17 +129,15 @@ class Supervisor:
         self._totals = Totals()
         self._metrics = Metrics(log=lambda: log.counts)
         """Of the requests that are answered here."""
-        self._restarts = {"crash": 0, "killed": 0, "hang": 0}
+        self._restarts = {"crash": 0, "killed": 0, "hang": 0, "oom": 0}
+        self._out_of_memory = cgroup.out_of_memory_kills()
+        """How many processes the system had ended for want of memory when it was last looked."""
         self._counting: list[tuple[set[Worker], asyncio.Event]] = []
         """Who asks what was counted: the workers that have not answered, and what is set when all have."""
         self._telling: set[asyncio.Task[None]] = set()
-        self._said_full_s = -math.inf
-        self._free = deque(range(resources.most_connections(boards.SLOTS)))
-        self._parked: dict[int, Connection] = {}
-        self._suspects: deque[Connection] = deque()
-        self._denied: dict[bytes, None] = {}
-        self._turn = 0
         self._was_ready = False
+        self._wall_s = _wall_s() or 0.0
+        """The wall clock, by the clock that does not jump."""
         self._early_deaths: deque[float] = deque()
         self._start_timer: asyncio.TimerHandle | None = None
         self._last_end = ""
@@ -304,11 +150,12 @@ class Supervisor:
         loop = self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._listener.setblocking(False)
+        self._connections = Connections(self._listener, self._settings, self._workers, self._metrics, self._reason, self._say)
         loop.add_signal_handler(signal.SIGTERM, self._on_stop)
         loop.add_signal_handler(signal.SIGINT, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         loop.add_signal_handler(signal.SIGCHLD, self._on_child)
-        loop.add_reader(self._listener.fileno(), self._on_accept)
+        reception = self._receive_askers()
         first = self._spawn(self._size.threads)  # it gets ready for any model, while it is looked which
         self._look(lambda models, error: self._on_models(first, models, error))
         self._watch()
@@ -318,6 +165,8 @@ class Supervisor:
         finally:
             if scraped is not None:
                 scraped.close()
+            if reception is not None:
+                reception.close()
             self._end_all()
         if self._error is not None:
             raise self._error
@@ -347,7 +196,7 @@ class Supervisor:
 
     def _begin(self, worker: Worker, models: list[Model]) -> None:
         worker.models = models
-        worker.channel.send(Begin(models, self._settings, list(self._denied)), [worker.descriptor])
+        worker.channel.send(Begin(models, self._settings, list(self._connections.denied)), [worker.descriptor])
         os.close(worker.descriptor)
 
     def _spawn(self, threads: int) -> Worker:
@@ -406,17 +255,11 @@ class Supervisor:
             case Failed():
                 self._on_failed(worker, message)
             case Closed(slot):
-                connection = worker.connections.pop(slot)
-                self._forget(connection)
-                if worker.testing is connection:
-                    self._test_next(worker)
+                self._connections.closed(worker, slot)
             case Replayed(slot):
-                connection = worker.connections[slot]
-                connection.asked, connection.replays = None, 0
-                if worker.testing is connection:
-                    self._test_next(worker)
+                self._connections.replayed(worker, slot)
             case Released(slot):
-                self._place(worker.connections.pop(slot))
+                self._connections.released(worker, slot)
             case Counted(snapshot):
                 self._totals.update(worker, snapshot)
                 self._has_counted(worker)
@@ -426,6 +269,8 @@ class Supervisor:
                 task.add_done_callback(self._telling.discard)
 
     def _on_ready(self, worker: Worker, ready: Ready) -> None:
+        if worker.killed_for:  # it is not wanted any more
+            return
         worker.state, worker.ready_s, worker.ready_bytes = State.READY, time.monotonic(), ready.memory_bytes
         if self._stopping:
             worker.channel.send(Finish())
@@ -444,10 +289,12 @@ class Supervisor:
         self._log.event("worker-ready", process=worker.process.pid, seconds=seconds, bytes=ready.memory_bytes)
         if worker.models is self._tried:
             self._models, self._tried = worker.models, None
-            self._log.event("reloaded", models=ready.models, engines=ready.engines)
+            self._say("reloaded", f"served now: {_labels(worker.models)}", models=ready.models, engines=ready.engines)
         self._release_old()
-        self._test_next(worker)
+        self._connections.resume(worker)
         self._start_missing()
+        if self._look_again:
+            self._on_reload()
 
     def _release_old(self) -> None:
         """What is to be replaced makes place: one worker for each new one, and the rest with the last."""
@@ -500,7 +347,7 @@ class Supervisor:
     def _on_failed(self, worker: Worker, failed: Failed) -> None:
         """The models cannot be served: the end of a service that begins; one that has served goes on, or tries again."""
         if worker.models is self._tried:
-            self._give_up_reload(failed.message)
+            self._give_up_reload(failed)
             return
         self._last_end = failed.message
         if not self._was_ready and not self._stopping:
@@ -525,32 +372,23 @@ class Supervisor:
     def _on_end(self, worker: Worker, returncode: int) -> None:
         """A worker's process ended: see to its callers, and start another."""
         self._on_message(worker)  # what it said last
-        asked = worker.state is State.DRAINING and returncode == 0
+        asked = worker.state is State.DRAINING and returncode == 0 and not worker.killed_for
         worker.state = State.GONE
         self._workers.remove(worker)
         self._totals.retire(worker)
         self._has_counted(worker)
         self._loop.remove_reader(worker.channel.socket.fileno())
-        reason = why_gone(worker.killed_for, returncode)
-        computing = worker.board.in_flight()
-        flying = {flown.slot: flown for flown in computing}
-        decided = fates({slot: worker.board.owes(slot) for slot in worker.connections}, computing, reason)
-        for slot, fate in decided.items():
-            connection = worker.connections[slot]
-            if fate is Fate.MOVES and connection.asked:  # it died before it looked at what it was to answer
-                decided[slot] = Fate.AGAIN
-            elif slot in flying and connection.asked is None:
-                connection.asked, connection.asked_s = flying[slot], time.monotonic()
+        reason = why_gone(worker.killed_for, returncode, no_memory=self._has_run_out_of_memory())
+        decided = self._connections.decide(worker, reason)
+        how = ending(returncode, reason)
         if worker.models is self._tried:
-            self._give_up_reload(f"the worker that loaded it is gone: {ending(returncode)}")
+            self._give_up_reload(Failed.of(ModelportError(f"the worker that loaded it is gone: {how}")))
         if worker is self._trial:
             self._decide(None)
         tried = not worker.ready_s and worker.models is not self._models
         if not asked and not tried and worker.killed_for != "stop" and not self._over.is_set():
-            unanswered = sum(fate in (Fate.LATE, Fate.UNAVAILABLE, Fate.CULPRIT) for fate in decided.values())
-            self._note_death(worker, returncode, reason, unanswered)
-        for slot, fate in decided.items():
-            self._settle(worker.connections[slot], fate, worker.models)
+            self._note_death(worker, reason, how, sum(fate.is_loss for fate in decided.values()), at_load=returncode != 0)
+        self._connections.settle(decided, worker)
         if not worker.models:
             os.close(worker.descriptor)
         worker.board.close()
@@ -559,93 +397,63 @@ class Supervisor:
             self._end_if_done()
         else:
             self._start_missing()
+            if self._is_replaced():
+                self._tell(self._hearing, Served(self._models, changed=True))
 
-    def _note_death(self, worker: Worker, returncode: int, reason: str, unanswered: int) -> None:
+    def _note_death(self, worker: Worker, reason: str, how: str, unanswered: int, *, at_load: bool) -> None:
+        """A worker died; `at_load` unless it has said itself why it does not get ready."""
         now = time.monotonic()
         self._restarts[reason] = self._restarts.get(reason, 0) + 1
         if now - worker.started_s < _EARLY_S or not worker.ready_s:
             self._early_deaths.append(now)
-        how = "it was stopped because it hung" if worker.killed_for == "hang" else ending(returncode)
-        while_ = "" if worker.ready_s else " while it loaded"
-        self._last_end = self._last_end if not worker.ready_s and returncode == 0 else f"a worker is gone: {how}{while_}"
+        if worker.ready_s:
+            self._last_end = f"a worker is gone: {how}"
+        elif at_load:
+            self._last_end = f"a worker is gone: {how} while it loaded"
         self._say("worker-gone", f"{self._last_end}; {unanswered} requests were not answered", process=worker.process.pid)
+        if self._hearing and not self._tried:
+            text = f"{_labels(self._models)} is served, but not by all workers yet: {self._last_end}"
+            self._tell(self._hearing, Failed.of(ModelportError(text)))
 
-    def _settle(self, connection: Connection, fate: Fate, models: Sequence[Model]) -> None:
-        """See to a connection whose worker is gone."""
-        match fate:
-            case Fate.MOVES:
-                self._place(connection)
-            case Fate.LATE:
-                self._refuse(connection, DeadlineExceeded(f"the model did not answer within {self._settings.timeout_s:g} s"))
-            case Fate.CULPRIT:
-                self._deny(connection, models)
-                self._refuse(connection, ModelFailed("the process ended when the model was asked"))
-            case Fate.SUSPECT if not self._stopping:
-                self._suspects.append(connection)
-            case Fate.AGAIN if not self._stopping and not connection.replays and self._replay(connection, self._answering()):
-                pass
-            case Fate.AGAIN if not self._stopping and not connection.replays:
-                self._suspects.append(connection)
-            case _:
-                self._refuse(connection, Unavailable("the process that was to answer has ended"))
+    def _has_run_out_of_memory(self) -> bool:
+        """Whether the system has ended a process of this control group for want of memory since it was last asked."""
+        before, self._out_of_memory = self._out_of_memory, cgroup.out_of_memory_kills()
+        return self._out_of_memory > before
 
-    def _refuse(self, connection: Connection, error: ModelportError) -> None:
-        request_id = connection.asked.request_id if connection.asked else ""
-        self._dismiss(connection, responder.refusal(error, self._settings, request_id=request_id))
-
-    # Requests that are asked again
-
-    def _replay(self, connection: Connection, workers: Iterable[Worker]) -> bool:
-        """Ask a worker what was asked on the connection."""
-        asked = connection.asked
-        assert asked is not None, "only what was kept is asked again"
-        connection.replays += 1
-        return self._give(connection, Replay(connection.slot, asked.service, asked.request_id, asked.body), workers)
-
-    def _deny(self, connection: Connection, models: Sequence[Model]) -> None:
-        """What ended a process is never asked again."""
-        asked = connection.asked
-        answering = [model for model in models if asked and model.answers(asked.service)]
-        if asked is None or not answering:
-            return
-        denied = fingerprint(max(answering, key=lambda model: len(model.name)).digest, asked.service, asked.body)
-        self._denied[denied] = None
-        while len(self._denied) > _MOST_DENIED:
-            del self._denied[next(iter(self._denied))]
-        for worker in self._live(State.STARTING, State.READY, State.DRAINING):
-            worker.channel.send(Deny([denied]))
-        self._say("denied", f"request {asked.request_id} ended the process that answered it, and is not asked again", model=asked.service)
-
-    def _test_next(self, worker: Worker) -> None:
-        """Ask a worker about one suspect after another; then it is as the others."""
-        worker.testing = None
-        while self._suspects and worker.testing is None:
-            suspect = self._suspects.popleft()
-            if self._replay(suspect, [worker]):
-                worker.testing = suspect
-            else:
-                self._refuse(suspect, Unavailable("the process that was to answer has ended"))
-        if worker.testing is None:
-            self._place_parked()
-
-    def _expire_suspects(self) -> None:
-        while self._suspects and time.monotonic() - self._suspects[0].asked_s > self._settings.timeout_s:
-            self._refuse(self._suspects.popleft(), DeadlineExceeded(f"there was no answer within {self._settings.timeout_s:g} s"))
+    # Time
 
     def _watch(self) -> None:
         """Look at the boards of the workers: whoever hangs is ended and replaced."""
         now_ns = boards.now_ns()
         for worker in self._live(State.READY, State.DRAINING):
-            if worker.killed_for:
-                continue
-            if is_hung(worker.board.read("heartbeat_ns"), worker.board.read("deadline_ns"), now_ns, self._settings.timeout_s):
-                worker.killed_for = "hang"
-                worker.process.kill()
+            heartbeat_ns = worker.board.read("heartbeat_ns")
+            if is_hung(heartbeat_ns, worker.board.read("deadline_ns"), now_ns, self._settings.timeout_s):
+                self._end_hung(worker, is_fresh(heartbeat_ns, now_ns, FRESH_S))
         for worker in self._live(State.READY):
             if not worker.worn and is_worn(worker.board.read("memory_bytes"), worker.ready_bytes, self._settings.max_memory_bytes):
                 self._wear_out(worker)
-        self._expire_suspects()
+        self._connections.expire()
+        self._watch_clock()
         self._loop.call_later(_WATCH_S, self._watch)
+
+    def _watch_clock(self) -> None:
+        """Say it where the wall clock was set: the times in the log, and in ids, do not follow each other then. Nothing waits by it."""
+        now_s = _wall_s()
+        if now_s is not None:
+            jump_s, self._wall_s = now_s - self._wall_s, now_s
+            if abs(jump_s) >= _JUMP_S:
+                text = f"the machine's clock was set {abs(jump_s):.1f} s {'forward' if jump_s > 0 else 'back'}"
+                self._log.event("clock-set", detail=text, seconds=round(jump_s, 3))
+
+    def _end_hung(self, worker: Worker, is_turning: bool) -> None:
+        """Kill a worker that hangs; while its loop turns, it may first give back the connections on which nothing is owed."""
+        now = time.monotonic()
+        if not worker.killed_for:
+            worker.killed_for, worker.hung_s = "hang", now
+            if is_turning and worker.state is State.READY and worker.channel.send(Release()):
+                return
+        if not is_turning or now - worker.hung_s > _LET_GO_S:
+            worker.process.kill()
 
     def _wear_out(self, worker: Worker) -> None:
         """A worker has grown too large: another takes its place, and then it gives back its connections."""
@@ -654,6 +462,16 @@ class Supervisor:
         grown = f"a worker has grown from {worker.ready_bytes >> 20} to {worker.board.read('memory_bytes') >> 20} MB, and is replaced"
         self._log.event("worker-worn", detail=grown, process=worker.process.pid)
         self._start_missing()
+
+    def _reason(self) -> str:
+        """Why no worker answers."""
+        if self._stopping:
+            return "the service is stopping"
+        if self._live(State.READY):
+            return "every worker is busy"
+        starting = self._live(State.STARTING)
+        since = f"; it is loading for {time.monotonic() - starting[0].started_s:.0f} s" if starting else "; the next start comes soon"
+        return (self._last_end or "the model is not ready") + since
 
     # What was counted
 
@@ -686,12 +504,32 @@ class Supervisor:
 
     # Other models
 
+    def _receive_askers(self) -> Reception | None:
+        """Let `modelport reload` ask; where that cannot be, SIGHUP still does."""
+        host, port = self._listener.getsockname()[:2]
+        try:
+            return Reception(host, port, self._on_asker)
+        except OSError as error:
+            self._log.event("reload-by-signal", detail=f"`modelport reload` cannot reach this service, and SIGHUP can: {error}")
+            return None
+
+    def _on_asker(self, asker: Asker) -> None:
+        """Somebody asks to reload, and wants to hear what comes of it."""
+        self._asking.append(asker)
+        self._on_reload()
+
     def _on_reload(self) -> None:
-        """Told to look again what to serve."""
-        if self._stopping or self._tried or self._looking or not self._was_ready:
-            self._say("reload-failed", "not reloaded: the service is starting, stopping, or reloading already")
+        """Told to look again what to serve: at once, or as soon as the start, or the look that is under way, is over."""
+        if self._stopping:
+            self._refuse_reload(self._asking, _STOPPING)
+        elif self._looking or not self._was_ready:
+            self._look_again = True
         else:
-            self._look(self._on_other_models)
+            self._look_now()
+
+    def _look_now(self) -> None:
+        asking, self._asking, self._look_again = self._asking, [], False
+        self._look(lambda models, error: self._on_other_models(asking, models, error))
 
     def _look(self, then: Callable[[list[Model], Exception | None], None]) -> None:
         """Look what there is to serve, which may take long: on a thread that ends with the process."""
@@ -712,158 +550,60 @@ class Supervisor:
         self._looking = True
         threading.Thread(target=look, name="look", daemon=True).start()
 
-    def _on_other_models(self, models: list[Model], error: Exception | None) -> None:
-        """Try what there is to serve now in a new worker, beside the old ones."""
-        if error is not None:
-            self._give_up_reload(str(error))
-            return
-        if models == self._models:
-            self._log.event("reloaded", models=[f"{model.label} {model.digest}" for model in models], changed=False)
-            return
-        self._tried = models
-        self._start(models)
-
-    def _give_up_reload(self, reason: str) -> None:
-        self._tried = None
-        self._say("reload-failed", f"not reloaded, and served as before: {reason}")
-
-    # Connections
-
-    def _on_accept(self) -> None:
-        """Take what connections there are; one at a time would be late, and more than some would keep the rest waiting."""
-        for _ in range(64):
-            if not self._free:
-                self._pause_accepting("there are as many as the limit of open files allows")
-                return
-            try:
-                accepted, _ = self._listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:  # the system as a whole has too many open files
-                self._pause_accepting(error.strerror or str(error))
-                return
-            accepted.setblocking(False)
-            with suppress(OSError):  # the caller may be gone already
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._place(Connection(self._free.popleft(), accepted))
-
-    def _pause_accepting(self, reason: str) -> None:
-        """Let callers wait in the kernel for a moment; said at most once a minute."""
-        now = time.monotonic()
-        if now > self._said_full_s + 60:
-            self._say("accept-failed", f"connections cannot be accepted: {reason}; they wait")
-            self._said_full_s = now
-        self._loop.remove_reader(self._listener.fileno())
-        self._loop.call_later(_ACCEPT_PAUSE_S, self._accept_again)
-
-    def _accept_again(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener.fileno(), self._on_accept)
-
-    def _place(self, connection: Connection) -> None:
-        """Hand a connection that is owed nothing to a worker that answers; where there is none, look what is asked."""
-        if not self._give(connection, Take(connection.slot), self._answering()):
-            self._park(connection)
-
-    def _open(self) -> list[Worker]:
-        """The workers that take connections."""
-        return [worker for worker in self._live(State.READY) if not worker.killed_for and worker.testing is None]
-
-    def _answering(self) -> list[Worker]:
-        """Those of them whose loop turns."""
-        now_ns = boards.now_ns()
-        return [worker for worker in self._open() if is_fresh(worker.board.read("heartbeat_ns"), now_ns, _FRESH_S)]
-
-    def _give(self, connection: Connection, message: Take | Replay, workers: Iterable[Worker]) -> bool:
-        for worker in fewest(workers):
-            if worker.channel.send(message, [connection.socket.fileno()]):
-                self._turn += 1
-                worker.turn = self._turn
-                worker.connections[connection.slot] = connection
-                return True
-        return False
-
-    def _place_parked(self) -> None:
-        for connection in list(self._parked.values()):
-            self._unpark(connection)
-            self._place(connection)
-
-    def _park(self, connection: Connection) -> None:
-        """Keep a connection until something is asked, or a worker is ready."""
-        self._parked[connection.slot] = connection
-        self._loop.add_reader(connection.socket.fileno(), self._on_parked, connection)
-
-    def _unpark(self, connection: Connection) -> None:
-        self._loop.remove_reader(connection.socket.fileno())
-        del self._parked[connection.slot]
-
-    def _on_parked(self, connection: Connection) -> None:
-        """Something is asked while no worker answers: say how the service is; give the rest to a worker that may answer yet."""
-        try:
-            head = connection.socket.recv(65536, socket.MSG_PEEK)
-        except BlockingIOError:
-            return
-        except OSError:
-            head = b""
-        if not head:
-            self._unpark(connection)
-            self._forget(connection)
-            return
-        asked = responder.asked(head)
-        testing = any(worker.testing for worker in self._workers) and not self._open()
-        if asked is None or (testing and not responder.is_health(*asked, self._settings)):  # the rest of the line, or a worker, is near
-            self._loop.remove_reader(connection.socket.fileno())
-            self._loop.call_later(_HEAD_WAIT_S, self._look_again, connection)
-            return
-        self._unpark(connection)
-        if responder.is_health(*asked, self._settings) or not self._give(connection, Take(connection.slot), self._open()):
-            self._dismiss(connection, responder.answer(*asked, self._reason(), self._settings), asked[1])
-
-    def _look_again(self, connection: Connection) -> None:
-        if self._parked.get(connection.slot) is connection:
-            self._loop.add_reader(connection.socket.fileno(), self._on_parked, connection)
-
-    def _reason(self) -> str:
-        """Why no worker answers."""
+    def _on_other_models(self, asking: list[Asker], models: list[Model], error: Exception | None) -> None:
+        """It was looked what there is to serve: the same, nothing, or what is tried now in a new worker beside the old ones."""
         if self._stopping:
-            return "the service is stopping"
-        if self._live(State.READY):
-            return "every worker is busy"
-        starting = self._live(State.STARTING)
-        since = f"; it is loading for {time.monotonic() - starting[0].started_s:.0f} s" if starting else "; the next start comes soon"
-        return (self._last_end or "the model is not ready") + since
+            self._refuse_reload(asking, _STOPPING)
+        elif error is not None:
+            self._refuse_reload(asking, Failed.of(error))
+        elif models == self._tried:
+            self._hearing += asking
+        elif models != self._models:
+            self._drop_tried(_OVERTAKEN)
+            self._hearing += asking
+            self._try(models)
+        else:
+            self._drop_tried(_OVERTAKEN)
+            if self._is_replaced():
+                self._say("reloaded", f"served as before: {_labels(models)}", models=_label_list(models), changed=False)
+                self._tell(asking, Served(models, changed=False))
+            else:
+                self._hearing += asking
+        if self._look_again:
+            self._on_reload()
 
-    def _dismiss(self, connection: Connection, answer: bytes, path: str = "") -> None:
-        """Answer and close. What the caller still sends is read and dropped for a while: closing at once would reset the connection, and
-        the answer would be lost on its way (RFC 9112, section 9.6)."""
-        self._metrics.answered("", route_of(path), int(answer[9:12]), 0.0, -1, 0.0, 0.0)
+    def _try(self, models: list[Model]) -> None:
+        self._tried = models
         try:
-            connection.socket.send(answer)
-            connection.socket.shutdown(socket.SHUT_WR)
-        except OSError:  # the caller is gone, or reads nothing
-            self._forget(connection)
-            return
-        timer = self._loop.call_later(_LINGER_S, self._end_lingering, connection)
-        self._loop.add_reader(connection.socket.fileno(), self._drop, connection, timer)
+            self._start(models)
+        except OSError as error:
+            self._give_up_reload(Failed.of(ModelportError(f"a worker cannot be started: {error.strerror}")))
 
-    def _drop(self, connection: Connection, timer: asyncio.TimerHandle) -> None:
-        try:
-            more = bool(connection.socket.recv(65536))
-        except BlockingIOError:
-            return
-        except OSError:
-            more = False
-        if not more:
-            timer.cancel()
-            self._end_lingering(connection)
+    def _give_up_reload(self, failed: Failed) -> None:
+        self._tried = None
+        self._refuse_reload(self._hearing, failed)
 
-    def _end_lingering(self, connection: Connection) -> None:
-        self._loop.remove_reader(connection.socket.fileno())
-        self._forget(connection)
+    def _drop_tried(self, why: Failed) -> None:
+        """What is tried is not wanted any more."""
+        for worker in self._workers:
+            if worker.models is self._tried:
+                worker.killed_for = "stop"
+                worker.process.kill()
+        if self._tried is not None:
+            self._tried = None
+            self._tell(self._hearing, why)
 
-    def _forget(self, connection: Connection) -> None:
-        connection.socket.close()
-        self._free.append(connection.slot)
+    def _refuse_reload(self, askers: list[Asker], failed: Failed) -> None:
+        self._say("reload-failed", f"not reloaded, and served as before: {failed.message}")
+        self._tell(askers, failed)
+
+    def _is_replaced(self) -> bool:
+        """Whether every answer is of the models that are to be served: no worker has others any more."""
+        return self._tried is None and all(worker.models is self._models for worker in self._workers if worker.killed_for != "stop")
+
+    def _tell(self, askers: list[Asker], outcome: Outcome) -> None:
+        while askers:
+            reloading.tell(askers.pop(), outcome)
 
     # The end
 
@@ -873,6 +613,10 @@ class Supervisor:
             self._end()
             return
         self._stopping = True
+        self._drop_tried(_STOPPING)
+        self._tell(self._hearing, _STOPPING)
+        self._tell(self._asking, _STOPPING)
+        self._connections.stop()
         if not self._was_ready:
             self._end()
             return
@@ -882,12 +626,7 @@ class Supervisor:
 
     def _finish(self) -> None:
         """Take no more connections; those there are end with the answers they are owed."""
-        self._on_accept()  # who has connected already is answered
-        self._loop.remove_reader(self._listener.fileno())
-        self._listener.close()
-        for connection in list(self._parked.values()):
-            self._unpark(connection)
-            self._forget(connection)
+        self._connections.close()
         for worker in self._live(State.STARTING):
             worker.killed_for = "stop"
             worker.process.kill()
@@ -903,7 +642,8 @@ class Supervisor:
 
     def _end(self) -> None:
         """The time to finish is over."""
-        unanswered = sum(worker.board.owes(slot) for worker in self._workers for slot in worker.connections)
+        left = [worker.board.left(worker.connections) for worker in self._workers]
+        unanswered = sum(sum(one.owed.values()) + len(one.cut) for one in left)
         if unanswered:
             self._code = 1
             self._say("stopped-early", f"{unanswered} requests were still under way when the service ended", requests=unanswered)
@@ -918,8 +658,25 @@ class Supervisor:
         for worker in list(self._workers):
             worker.killed_for = worker.killed_for or "stop"
             self._on_end(worker, worker.process.wait())
+        self._connections.end()
 
     def _say(self, event: str, text: str, **about: Any) -> None:
-        """Tell whoever watches the service, in its log and on its terminal, what went wrong."""
+        """Tell whoever watches the service, in its log and on its terminal, what happened to it."""
         self._log.event(event, detail=text, **about)
         self._told(text)
+
+
+def _label_list(models: Sequence[Model]) -> list[str]:
+    """As the X-Model header gives them."""
+    return [f"{model.label} {model.digest}" for model in models]
+
+
+def _labels(models: Sequence[Model]) -> str:
+    return ", ".join(_label_list(models))
+
+
+def _wall_s() -> float | None:
+    """The wall clock by the clock that does not jump; None where that cannot be told, as this process was interrupted in between."""
+    before = time.monotonic()
+    wall = time.time()
+    return wall - before if time.monotonic() - before < _JUMP_S / 10 else None

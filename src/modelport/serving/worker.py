@@ -51,6 +51,7 @@ from modelport.serving.control import (
 from modelport.serving.fastpath import Connection, FastPath, Head
 from modelport.serving.logs import Log
 from modelport.serving.metrics import Snapshot
+from modelport.serving.outputs import Answers
 from modelport.serving.problems import problem
 from modelport.serving.server import Server
 from modelport.serving.service import Service, services_of
@@ -81,7 +82,7 @@ def main(descriptor: int) -> None:
     log = Log(out, lines_per_s=begin.settings.log_lines_per_s)
     board = Board(descriptors[0])
     os.close(descriptors[0])
-    threading.Thread(target=_pulse, args=(board,), name="pulse", daemon=True).start()
+    threading.Thread(target=_pulse, args=(board, begin.settings.grace_s), name="pulse", daemon=True).start()
     try:
         worker = Worker(load(begin, board, log), begin, channel, board, log)
     except Exception as error:  # noqa: BLE001  whatever it is, it is told before this process ends
@@ -149,7 +150,7 @@ class Worker:
         self._labels = [service.label for service in services]
         self._engines = [service.engine_name for service in services]
         self._row_s = sum(service.row_s for service in services)
-        self._shared = FastPath(self._app, board=self)
+        self._shared = FastPath(self._app, board=board)
         self._server = Server(self._app, begin.settings, Connection)
         self._server.config.load()
         self._channel, self._board = channel, board
@@ -269,12 +270,8 @@ class Worker:
 
     # What is said of connections
 
-    def owed(self, slot: int, change: int) -> None:
-        """+1: a request has begun to arrive; -1: its answer was handed to the socket."""
-        self._board.owed(slot, change)
-
     def replayed(self, slot: int) -> None:
-        """What was to be replayed on the connection has its answer."""
+        """What was to be replayed on the connection has its answer, which is about to be written."""
         self._say(Replayed(slot))
 
     def closed(self, slot: int) -> None:
@@ -301,7 +298,6 @@ class Handed(Connection):
         super().__init__(shared, server.config, server.server_state, {}, slot=slot)
         self.slot = slot
         self._worker, self._connection = worker, connection
-        self._replaying = False
         self.given_back = False
         """Whether the connection is to stay open when this process lets go of it."""
 
@@ -314,18 +310,27 @@ class Handed(Connection):
         """Answer what another process had read when it died, as if it had just come."""
         shared = self._shared
         service = shared.app.services.get(asked.service)
-        self._replaying = True
         if service is not None:
             batcher, path = service.batcher(shared.settings), f"/models/{service.name}/predict"
             headers = shared._headers(service, b"", None)
             length = len(asked.body)
             head = Head(service, batcher, service.inputs.quick, path, length, "", asked.request_id, NO_TRACE, None, headers)
-            if self._take(head, asked.body):
+            self._done = self._on_replayed
+            taken = self._take(head, asked.body)
+            self._done = self._on_answer
+            if taken:
                 return
         error = Unavailable("the process that was to answer has ended")
         answer = problem(error, "/predict", asked.request_id)
+        self._worker.replayed(self.slot)
+        self._sending()
         self.transport.write(shared.failure(answer, self.server_state, asked.request_id, None, closing=True))
         self.transport.close()
+
+    def _on_replayed(self, request: Any, answers: Answers | None, start: int, error: Exception | None) -> None:
+        """Said before the answer is written: or else, if this process died in between, a third would be asked."""
+        self._worker.replayed(self.slot)
+        self._on_answer(request, answers, start, error)
 
     def release(self) -> None:
         """Give the connection back as soon as it stands between two requests."""
@@ -348,6 +353,10 @@ class Handed(Connection):
             self._ending = True
             self.transport.close()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._worker.closed(self.slot)
+
     # What has begun to arrive is owed an answer, whatever way it takes then.
 
     def on_message_begin(self) -> None:
@@ -368,9 +377,6 @@ class Handed(Connection):
         self._leave_if_idle()
 
     def _after_last(self, *, closing: bool) -> None:
-        if self._replaying:
-            self._replaying = False
-            self._worker.replayed(self.slot)
         super()._after_last(closing=closing)
         self._leave_if_idle()
 
@@ -379,7 +385,7 @@ class Recorder:
     """Writes on the board what the models are computing; several may compute at once, each on a thread of its own."""
 
     def __init__(self, board: Board) -> None:
-        self._board = board
+        self.board = board
         self._lock = threading.Lock()
         self._running: dict[str, tuple[Sequence[Work[Any, Any]], float]] = {}
 
@@ -392,18 +398,21 @@ class Recorder:
                 self._running[name] = running
             if self._running:
                 works = [work for works, _ in self._running.values() for work in works]
-                self._board.begin(works, min(deadline_s for _, deadline_s in self._running.values()))
+                self.board.begin(works, min(deadline_s for _, deadline_s in self._running.values()))
             else:
-                self._board.end()
+                self.board.end()
 
 
 class Flight:
-    """What one model is computing, and when it should be done with it."""
+    """What one model is computing, when it should be done with it, and what waits for it."""
 
     def __init__(self, recorder: Recorder, name: str) -> None:
         self._recorder, self._name = recorder, name
         self._longest_s = 0.0
         self._begun_s = 0.0
+
+    def wait(self, work: Work[Any, Any]) -> None:
+        self._recorder.board.wait(work)
 
     def begin(self, works: Sequence[Work[Any, Any]], deadline_s: float) -> None:
         """The call should be over by the deadline; where it began late, in the time that calls may well take."""
@@ -430,15 +439,20 @@ def own_output() -> TextIO:
     return out
 
 
-def _pulse(board: Board) -> None:
-    """Show that the interpreter's lock can be had, whatever the loop does; and how much memory there is in use."""
-    beats = 0
-    while True:
+def _pulse(board: Board, grace_s: float) -> None:
+    """Show that the interpreter's lock can be had, whatever the loop does; and how much memory there is in use.
+
+    When the supervisor is gone the loop ends by itself; a load or a call that never ends is given so long.
+    """
+    beats, parent, alone_s = 0, os.getppid(), 0.0
+    while alone_s <= grace_s:
         if beats % _MEMORY_EVERY == 0:
             board.write("memory_bytes", resources.memory_of())
+            alone_s = alone_s + _MEMORY_EVERY * BEAT_S if os.getppid() != parent else 0.0
         board.write("pulse_ns", time.monotonic_ns())
         beats += 1
         time.sleep(BEAT_S)
+    os._exit(1)
 
 
 if __name__ == "__main__":
