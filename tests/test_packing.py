@@ -437,16 +437,17 @@ def test_a_model_of_another_version_is_packed_as_onnx_and_what_happens_is_told_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: None
 ) -> None:
     monkeypatch.setenv("MODELPORT_CACHE", str(tmp_path / "cache"))
-    here, python = version("scikit-learn"), f"{sys.version_info.major}.{sys.version_info.minor}"
     told: list[str] = []
     (tmp_path / "bundle").mkdir()
     bundle = pack_file(OLD, tmp_path / "bundle", Options(), told=told.append)
+    here, python = version("scikit-learn"), bundle.python
     assert told == [
         f"scikit-learn 1.3.2 wrote this RandomForestClassifier; you have {here}, which does not load it, or answers wrongly with it.",
         f"Making Python {python} with scikit-learn 1.3.2 ...",
         f"Loaded it with Python {python} and scikit-learn 1.3.2, in a process of its own.",
     ]
-    assert (bundle.card.version, bundle.python) == ("1.3.2", python)
+    assert bundle.card.version == "1.3.2"
+    assert python in ("3.8", "3.9", "3.10", "3.11", "3.12")
     assert not {"scikit-learn", "scipy", "joblib"} & {name for name, _ in bundle.pins()}
     assert engines.load(bundle).name == "onnx"
     with pytest.raises(VersionMismatch, match=r"It cannot be served from ONNX either: --onnx off was said"):
