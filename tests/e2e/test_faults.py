@@ -122,7 +122,10 @@ def test_5_a_second_signal_ends_it_at_once(bundle: Path) -> None:
 
 
 def test_5_no_worker_outlives_a_supervisor_that_was_killed(bundle: Path, tmp_path: Path) -> None:
-    """Neither one that is stuck in a call nor one that loads: what is under way has the time that it has when the service is stopped."""
+    """Scenario 5.
+
+    Neither one that is stuck in a call nor one that loads: what is under way has the time that it has when the service is stopped.
+    """
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     own = {"MISBEHAVE_GATE": str(gate)}

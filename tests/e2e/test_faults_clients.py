@@ -72,7 +72,10 @@ def steady(bundle: Path) -> Iterator[Running]:
 
 
 def test_30_and_40_of_far_too_much_what_can_be_answered_is_and_health_all_the_while(slow: Path) -> None:
-    """The rest is refused and told when to come again; the model computes nothing that nobody gets; and afterwards all is as before."""
+    """Scenarios 30 and 40.
+
+    The rest is refused and told when to come again; the model computes nothing that nobody gets; and afterwards all is as before.
+    """
 
     async def flooded(service: Running) -> tuple[Counter[int], list[str], list[int]]:
         statuses: Counter[int] = Counter()
@@ -125,7 +128,7 @@ def test_30_and_40_of_far_too_much_what_can_be_answered_is_and_health_all_the_wh
 
 
 def test_31_what_has_waited_too_long_is_not_computed(slow: Path) -> None:
-    """Behind a call that is longer than its deadline, in a service that knows that calls may be long."""
+    """Scenario 31. Behind a call that is longer than its deadline, in a service that knows that calls may be long."""
     with serving(slow, "--timeout", "2") as service, service.client() as client, ThreadPoolExecutor(2) as callers:
         ask(client, SLEEP, 1.8)  # calls may take twice the longest so far
         service.wait_for_line("asleep")
@@ -140,6 +143,7 @@ def test_31_what_has_waited_too_long_is_not_computed(slow: Path) -> None:
 
 
 def test_32_who_leaves_is_not_computed_and_no_error(slow: Path) -> None:
+    """Scenario 32."""
     with serving(slow) as service, service.client() as client, ThreadPoolExecutor(1) as caller:
         stays = caller.submit(ask, client, SLEEP, 2.0)
         service.wait_for_line("asleep")
@@ -158,7 +162,7 @@ def test_32_who_leaves_is_not_computed_and_no_error(slow: Path) -> None:
 
 
 def test_39_who_floods_the_service_keeps_nobody_else_waiting(slow: Path) -> None:
-    """Hundreds of requests of one address wait all the time; those of another are taken in turn, and none is refused."""
+    """Scenario 39. Hundreds of requests of one address wait all the time; those of another are taken in turn, and none is refused."""
     overtaken: list[int] = []
 
     async def flooded(service: Running) -> None:
@@ -206,7 +210,10 @@ raise SystemExit(serve(lambda: [open_reference(bundle, {"trust": True})], Settin
 
 
 def test_33_a_thousand_callers_who_send_a_byte_now_and_then_are_ended_and_hurt_nobody(bundle: Path) -> None:
-    """Half of them are slow with their headers, and half with their body. The deadline, which no flag sets, is shorter here."""
+    """Scenario 33.
+
+    Half of them are slow with their headers, and half with their body. The deadline, which no flag sets, is shorter here.
+    """
     many = min(1000, _most_connections())
     with serving(bundle, before=[sys.executable, "-c", WITH_A_SHORT_DEADLINE]) as service, service.client() as client:
         slow = [service.dial() for _ in range(many)]
@@ -232,7 +239,7 @@ def test_33_a_thousand_callers_who_send_a_byte_now_and_then_are_ended_and_hurt_n
 
 
 def test_34_thousands_of_idle_connections_keep_nobody_waiting(bundle: Path) -> None:
-    """Each has asked once, stays, and can ask again."""
+    """Scenario 34. Each has asked once, stays, and can ask again."""
     many = min(5000, _most_connections())
     with serving(bundle, workers=2) as service, contextlib.ExitStack() as held:
         idle = [held.enter_context(service.dial()) for _ in range(many)]
@@ -246,7 +253,7 @@ def test_34_thousands_of_idle_connections_keep_nobody_waiting(bundle: Path) -> N
 
 
 def test_34_without_descriptors_callers_wait_and_it_is_logged_once(bundle: Path) -> None:
-    """And whoever closes a connection lets another in."""
+    """Scenario 34. And whoever closes a connection lets another in."""
     with serving(bundle, before=["prlimit", "--nofile=150:150", "--"]) as service, contextlib.ExitStack() as held:
         connections = [held.enter_context(service.dial()) for _ in range(200)]
         for connection in connections:
@@ -315,7 +322,10 @@ TWICE = {
 
 @pytest.mark.parametrize("name", TWICE)
 def test_35_no_byte_of_a_request_becomes_another(steady: Running, name: str) -> None:
-    """Whatever is not clear is refused, and nothing behind it is read: never two answers, where a server before this saw one request."""
+    """Scenario 35.
+
+    Whatever is not clear is refused, and nothing behind it is read: never two answers, where a server before this saw one request.
+    """
     answer = _said(steady, TWICE[name])
     assert b"smuggled" not in answer
     statuses = _statuses(answer)
@@ -342,7 +352,7 @@ def test_35_no_byte_of_a_request_becomes_another(steady: Running, name: str) -> 
          "no host", "pipelining"],
 )  # fmt: skip
 def test_35_a_request_that_is_no_attack_by_itself_has_its_status(steady: Running, sent: bytes, statuses: list[int]) -> None:
-    """An absolute form is taken by its path, and its Host header is what counts (as test_serving_guard.py says)."""
+    """Scenario 35. An absolute form is taken by its path, and its Host header is what counts (as test_serving_guard.py says)."""
     answer = _said(steady, sent)
     assert _statuses(answer) in (statuses, [] if len(sent) > 2**20 else statuses)  # what is still being sent may cut the answer off
     with steady.client() as client:
@@ -351,6 +361,7 @@ def test_35_a_request_that_is_no_attack_by_itself_has_its_status(steady: Running
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "br", "gzip, gzip", "x-gzip"])
 def test_36_a_body_that_unpacks_to_very_much_is_refused_unread(steady: Running, encoding: str) -> None:
+    """Scenario 36."""
     (worker,) = steady.workers()
     bomb = gzip.compress(bytes(200 * 2**20), 1)
     before = _highest_memory(worker)
@@ -382,7 +393,7 @@ WRONG: dict[str, tuple[bytes, int]] = {
 
 
 def test_37_whatever_a_body_holds_it_is_refused_by_name_and_hurts_nobody(steady: Running) -> None:
-    """All on one connection, with a good request behind each."""
+    """Scenario 37. All on one connection, with a good request behind each."""
     with steady.client() as client:
         for name, (body, status) in WRONG.items():
             answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})

@@ -43,7 +43,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_49_a_wall_clock_that_jumps_changes_no_answer(bundle: Path, tmp_path: Path) -> None:
-    """An hour on, an hour back, over a leap second or the end of summer time: all are jumps of a clock that nothing waits by.
+    """Scenario 49. An hour on, an hour back, over a leap second or the end of summer time: all are jumps of a clock that nothing waits by.
 
     The clock is libfaketime's, for the supervisor and its workers; only the wall clock, as the machine's other clocks do not jump.
     """
@@ -106,7 +106,10 @@ RANDOM_USER += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_se
     ids=["noexec", "full", "read-only", "random user"],
 )
 def test_50_it_starts_where_nothing_can_be_written(bundle: Path, tmp: str, full: str, user: list[str]) -> None:
-    """A read-only root, no HOME, 64 MB of /dev/shm, a /tmp that is full, read-only or runs nothing, a user whom nobody knows."""
+    """Scenario 50.
+
+    A read-only root, no HOME, 64 MB of /dev/shm, a /tmp that is full, read-only or runs nothing, a user whom nobody knows.
+    """
     room = [*_unshared("--mount"), "sh", "-c", ROOM, "room", *user]
     with serving(Path("/mnt"), before=room, BUNDLE=str(bundle), TMP=tmp, FULL=full) as service, service.client() as client:
         assert ask(client).json() == {"prediction": 4.0}
@@ -145,14 +148,17 @@ def _limited(group: Path, megabytes: int) -> Sequence[str]:
 
 
 def test_51_it_serves_in_128_mb(group: Path) -> None:
-    """With one worker, which is what one core gets. The model is the one that comes along: its engine needs no framework."""
+    """Scenario 51. With one worker, which is what one core gets. The model is the one that comes along: its engine needs no framework."""
     with serving(DEMO, before=_limited(group, 128)) as service, service.client() as client:
         assert client.post("/predict", json=FLOWER).json()["prediction"] == "setosa"
         assert service.stop() == 0
 
 
 def test_25_a_request_that_takes_more_memory_than_there_is_ends_workers_and_not_the_service(bundle: Path, group: Path) -> None:
-    """The system's own killer, by a real control group: what the request did is tried once more, alone, and then never again."""
+    """Scenario 25.
+
+    The system's own killer, by a real control group: what the request did is tried once more, alone, and then never again.
+    """
     with serving(bundle, "--metrics-port", "0", before=_limited(group, 500)) as service, service.client() as client:
         metrics = service.seen[0]["metrics_port"]
         assert ask(client, LEAK, 600).status_code == 500
@@ -172,7 +178,7 @@ def test_25_a_request_that_takes_more_memory_than_there_is_ends_workers_and_not_
 
 
 def test_51_where_the_model_has_no_room_it_says_so_and_stays_alive(group: Path) -> None:
-    """No endless start: the processes that the system ends are told of, and whoever asks is told, too."""
+    """Scenario 51. No endless start: the processes that the system ends are told of, and whoever asks is told, too."""
     with launched(DEMO, "--workers", "1", before=_limited(group, 60)) as service:
         ended = service.wait_for("worker-gone")
         assert "while it loaded" in ended["detail"]
@@ -204,7 +210,7 @@ print(json.dumps([json.load(plain.open(asked)), b"<html" in page]))
 
 
 def test_52_it_needs_no_network_but_the_loopback(bundle: Path) -> None:
-    """No names can be resolved and nothing can be reached, from the start on."""
+    """Scenario 52. No names can be resolved and nothing can be reached, from the start on."""
     before = [*_unshared("--net"), sys.executable, "-c", LOOPBACK]
     with serving(bundle, before=before) as service:
         words = ["nsenter", f"--net=/proc/{service.process.pid}/ns/net", sys.executable, "-c", INSIDE, service.url]
@@ -218,6 +224,7 @@ def test_52_it_needs_no_network_but_the_loopback(bundle: Path) -> None:
 
 
 def test_53_a_log_whose_reader_is_gone_is_dropped_and_counted() -> None:
+    """Scenario 53."""
     words = [sys.executable, "-c", "from modelport.cli.main import main; main()", "demo", "--port", "0", "--workers", "1"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
@@ -236,7 +243,9 @@ def test_53_a_log_whose_reader_is_gone_is_dropped_and_counted() -> None:
 
 
 def test_54_a_file_that_the_log_goes_to_may_be_copied_and_cut_off(bundle: Path, tmp_path: Path) -> None:
-    """As logrotate's `copytruncate` does: nothing is lost, and there is no hole where the file was cut. What is logged in the very moment
+    """Scenario 54.
+
+    As logrotate's `copytruncate` does: nothing is lost, and there is no hole where the file was cut. What is logged in the very moment
     between the copy and the cut is lost by that way of rotating, whoever writes."""
     log, kept = tmp_path / "log", ""
     with log.open("w") as file, serving_to(file, bundle, "--log-lines", "100000") as service, service.client() as client:
@@ -254,7 +263,10 @@ def test_54_a_file_that_the_log_goes_to_may_be_copied_and_cut_off(bundle: Path, 
 
 
 def test_54_whoever_reads_the_log_may_be_replaced_under_load(bundle: Path, tmp_path: Path) -> None:
-    """As a keeper of log files does that is started anew while somebody else holds the pipe (s6, systemd, a container's runtime)."""
+    """Scenario 54.
+
+    As a keeper of log files does that is started anew while somebody else holds the pipe (s6, systemd, a container's runtime).
+    """
     reading, writing = os.pipe()
     ids: list[str] = []
 

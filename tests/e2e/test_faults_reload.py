@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,7 @@ class Link:
 
 
 def test_8_when_it_ends_every_answer_is_the_new_model_s(bundle: Bundle, tmp_path: Path) -> None:
-    """Also on connections that were there before; and what it said is what X-Model says."""
+    """Scenario 8. Also on connections that were there before; and what it said is what X-Model says."""
     link, better = Link(tmp_path / "current", bundle), make_bundle(tmp_path / "better", factor=3.0)
     with serving(link.path, workers=2) as service:
         clients = [service.client() for _ in range(8)]
@@ -69,6 +70,7 @@ def test_8_when_it_ends_every_answer_is_the_new_model_s(bundle: Bundle, tmp_path
 
 
 def test_8_the_newest_version_in_the_store_is_served(bundle: Bundle, tmp_path: Path) -> None:
+    """Scenario 8."""
     store = Store(tmp_path / "store")
     store.add(bundle)
     with serving(Path("misbehaving"), MODELPORT_STORE=str(tmp_path / "store")) as service, service.client() as client:
@@ -78,7 +80,10 @@ def test_8_the_newest_version_in_the_store_is_served(bundle: Bundle, tmp_path: P
 
 
 def test_9_what_cannot_be_served_is_refused_with_the_reason_and_the_old_stays(bundle: Bundle, tmp_path: Path) -> None:
-    """Wrong answers and other fields are refused by a gate; a damaged byte, a model that ends its process or that is gone are failures."""
+    """Scenario 9.
+
+    Wrong answers and other fields are refused by a gate; a damaged byte, a model that ends its process or that is gone are failures.
+    """
     wrong = make_bundle(tmp_path / "wrong", golden=5.0)
     other = make_bundle(tmp_path / "other", signature=replace(SIGNATURE, outputs=(Field("answer", "number"),)))
     damaged = make_bundle(tmp_path / "damaged", factor=4.0)
@@ -216,12 +221,43 @@ def test_a_service_on_all_addresses_is_found(bundle: Bundle) -> None:
 
 def test_other_users_may_not_ask(bundle: Bundle) -> None:
     """The kernel says who asks; the service goes on."""
-    need(os.geteuid() == 0, "root, which can be another user too")
-    other = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
-    other += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"]  # to read this Python wherever it is
     with serving(bundle.folder) as service, service.client() as client:
-        code, said, complaint = service.reloaded(*other)
+        code, said, complaint = service.reloaded(*as_user(12345))
         assert (code, said, complaint) == (3, "", "error: only the service's own user and root may tell it to reload\n")
         assert ask(client).status_code == 200
         assert service.stop() == 0
         assert not [entry for entry in service.entries() if entry["event"] == "reloaded"]
+
+
+SQUATTER = """
+import socket, sys
+squatter = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+squatter.bind("\\0modelport/127.0.0.1/" + sys.argv[1])
+squatter.listen()
+print("taken", flush=True)
+squatter.accept()
+sys.stdin.read()
+"""
+
+
+def as_user(number: int) -> list[str]:
+    """Words that become a program of another user, who may read this Python wherever it is."""
+    need(os.geteuid() == 0, "root, which can be any user")
+    words = ["setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups"]
+    return [*words, "--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"]
+
+
+def test_who_has_taken_the_name_of_a_service_keeps_it_from_being_asked_and_not_from_serving(bundle: Bundle) -> None:
+    """SIGHUP reloads it all the same; and whoever asks is not deceived by a stranger."""
+    port = free_port()
+    words = [*as_user(12346), sys.executable, "-c", SQUATTER, str(port)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as squatter:
+        assert squatter.stdout is not None
+        assert squatter.stdout.readline() == "taken\n"
+        with serving(bundle.folder, "--port", str(port)) as service:
+            code, said, complaint = service.reloaded(*as_user(12345))
+            assert (code, said, complaint.splitlines()[0]) == (3, "", f"error: what answers for 127.0.0.1 port {port} is another user's")
+            service.process.send_signal(signal.SIGHUP)
+            assert service.wait_for("reloaded")["changed"] is False
+            assert "reload-by-signal" in [entry["event"] for entry in service.seen]
+        squatter.communicate()

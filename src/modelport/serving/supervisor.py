@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,9 +20,8 @@ from itertools import count
 from typing import Any
 
 from modelport import frameworks
-from modelport.errors import ModelportError, Unavailable
 from modelport.serving import board as boards
-from modelport.serving import cgroup, exporter, reloading, resources
+from modelport.serving import cgroup, exporter, resources
 from modelport.serving.board import Board
 from modelport.serving.connections import Connections
 from modelport.serving.control import (
@@ -48,7 +46,8 @@ from modelport.serving.control import (
 from modelport.serving.listener import bind
 from modelport.serving.logs import Log
 from modelport.serving.metrics import Metrics, Snapshot, Totals, of_processes
-from modelport.serving.reloading import Asker, Outcome, Reception, Served
+from modelport.serving.reloading import Reception
+from modelport.serving.rollout import Rollout
 from modelport.serving.settings import Settings
 from modelport.serving.sizing import Stated, arithmetic
 from modelport.serving.workers import FRESH_S, State, Worker, ending, fitting, is_fresh, is_hung, is_worn, pause_s, surplus, why_gone
@@ -62,8 +61,6 @@ _COUNT_WAIT_S = 0.1
 _LET_GO_S = 0.2
 _JUMP_S = 0.5
 """By less, a clock is only adjusted."""
-_STOPPING = Failed.of(Unavailable("the service is stopping"))
-_OVERTAKEN = Failed.of(ModelportError("there was something else to serve before it was ready"))
 
 
 def run(
@@ -104,17 +101,6 @@ class Supervisor:
         scraped: socket.socket | None = None,
     ) -> None:
         self._resolve, self._settings, self._listener = resolve, settings, listener
-        self._models: list[Model] = []
-        self._looking = True
-        """Whether it is being looked what to serve."""
-        self._look_again = False
-        """Whether somebody has asked for that since it began."""
-        self._tried: list[Model] | None = None
-        """What a reload brought, until a worker has loaded it."""
-        self._asking: list[Asker] = []
-        """Who has asked for a look that is under way, or to come."""
-        self._hearing: list[Asker] = []
-        """Who is to hear what comes of the models that are tried, or take over from others."""
         self._started, self._told, self._log = started, told, log
         self._stated = Stated(resources.cores(), settings.workers, settings.threads or frameworks.threads_in(os.environ))
         self._size = self._stated.first
@@ -151,13 +137,14 @@ class Supervisor:
         self._over = asyncio.Event()
         self._listener.setblocking(False)
         self._connections = Connections(self._listener, self._settings, self._workers, self._metrics, self._reason, self._say)
+        self._rollout = Rollout(self._resolve, self._workers, self._start, self._say)
         loop.add_signal_handler(signal.SIGTERM, self._on_stop)
         loop.add_signal_handler(signal.SIGINT, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        loop.add_signal_handler(signal.SIGHUP, self._rollout.ask)
         loop.add_signal_handler(signal.SIGCHLD, self._on_child)
         reception = self._receive_askers()
         first = self._spawn(self._size.threads)  # it gets ready for any model, while it is looked which
-        self._look(lambda models, error: self._on_models(first, models, error))
+        self._rollout.look(lambda models, error: self._on_models(first, models, error))
         self._watch()
         scraped = await exporter.serve(self._scraped, self._settings, self.totals) if self._scraped else None
         try:
@@ -179,7 +166,7 @@ class Supervisor:
 
     def _on_models(self, first: Worker, models: list[Model], error: Exception | None) -> None:
         """What there is to serve was found, or not: then the service ends before it began."""
-        self._models = models
+        self._rollout.models = models
         if error is not None:
             self._error = error
             self._over.set()
@@ -221,7 +208,7 @@ class Supervisor:
     def _start_missing(self) -> None:
         """Start what is missing, one after another; later, when those before it died early."""
         serving = [worker for worker in self._live(State.STARTING, State.READY) if not self._is_old(worker)]
-        if self._stopping or not self._models or self._start_timer or len(serving) >= self._wanted or self._live(State.STARTING):
+        if self._stopping or not self._rollout.models or self._start_timer or len(serving) >= self._wanted or self._live(State.STARTING):
             return
         now = time.monotonic()
         while self._early_deaths and self._early_deaths[0] < now - _REMEMBERED_S:
@@ -231,7 +218,7 @@ class Supervisor:
     def _start_again(self) -> None:
         self._start_timer = None
         try:
-            self._start(self._models)
+            self._start(self._rollout.models)
         except OSError as error:  # no descriptors, processes or memory left: that may pass
             self._early_deaths.append(time.monotonic())
             self._say("start-failed", f"a worker cannot be started: {error.strerror}")
@@ -287,14 +274,11 @@ class Supervisor:
             self._decide(ready.row_s)
         seconds = round(worker.ready_s - worker.started_s, 3)
         self._log.event("worker-ready", process=worker.process.pid, seconds=seconds, bytes=ready.memory_bytes)
-        if worker.models is self._tried:
-            self._models, self._tried = worker.models, None
-            self._say("reloaded", f"served now: {_labels(worker.models)}", models=ready.models, engines=ready.engines)
+        self._rollout.ready(worker, ready.engines)
         self._release_old()
         self._connections.resume(worker)
         self._start_missing()
-        if self._look_again:
-            self._on_reload()
+        self._rollout.tell_if_over()
 
     def _release_old(self) -> None:
         """What is to be replaced makes place: one worker for each new one, and the rest with the last."""
@@ -305,7 +289,7 @@ class Supervisor:
             worker.channel.send(Release())
 
     def _is_old(self, worker: Worker) -> bool:
-        return worker.worn or worker.models is not self._models or worker.threads != self._size.threads
+        return worker.worn or worker.models is not self._rollout.models or worker.threads != self._size.threads
 
     # How many
 
@@ -319,7 +303,7 @@ class Supervisor:
         threads = self._stated.trial(row_s) if self._most > 1 else 0
         if threads:
             self._trial = self._spawn(threads)
-            self._begin(self._trial, self._models)
+            self._begin(self._trial, self._rollout.models)
         else:
             self._log_size(0, None)
 
@@ -346,8 +330,8 @@ class Supervisor:
 
     def _on_failed(self, worker: Worker, failed: Failed) -> None:
         """The models cannot be served: the end of a service that begins; one that has served goes on, or tries again."""
-        if worker.models is self._tried:
-            self._give_up_reload(failed)
+        if self._rollout.tries(worker):
+            self._rollout.refuse(failed)
             return
         self._last_end = failed.message
         if not self._was_ready and not self._stopping:
@@ -381,12 +365,12 @@ class Supervisor:
         reason = why_gone(worker.killed_for, returncode, no_memory=self._has_run_out_of_memory())
         decided = self._connections.decide(worker, reason)
         how = ending(returncode, reason)
-        if worker.models is self._tried:
-            self._give_up_reload(Failed.of(ModelportError(f"the worker that loaded it is gone: {how}")))
         if worker is self._trial:
             self._decide(None)
-        tried = not worker.ready_s and worker.models is not self._models
-        if not asked and not tried and worker.killed_for != "stop" and not self._over.is_set():
+        tried = not worker.ready_s and worker.models is not self._rollout.models
+        lost = not asked and worker.killed_for != "stop"
+        self._rollout.gone(worker, how if lost else "")
+        if lost and not tried and not self._over.is_set():
             self._note_death(worker, reason, how, sum(fate.is_loss for fate in decided.values()), at_load=returncode != 0)
         self._connections.settle(decided, worker)
         if not worker.models:
@@ -397,8 +381,7 @@ class Supervisor:
             self._end_if_done()
         else:
             self._start_missing()
-            if self._is_replaced():
-                self._tell(self._hearing, Served(self._models, changed=True))
+            self._rollout.tell_if_over()
 
     def _note_death(self, worker: Worker, reason: str, how: str, unanswered: int, *, at_load: bool) -> None:
         """A worker died; `at_load` unless it has said itself why it does not get ready."""
@@ -411,9 +394,6 @@ class Supervisor:
         elif at_load:
             self._last_end = f"a worker is gone: {how} while it loaded"
         self._say("worker-gone", f"{self._last_end}; {unanswered} requests were not answered", process=worker.process.pid)
-        if self._hearing and not self._tried:
-            text = f"{_labels(self._models)} is served, but not by all workers yet: {self._last_end}"
-            self._tell(self._hearing, Failed.of(ModelportError(text)))
 
     def _has_run_out_of_memory(self) -> bool:
         """Whether the system has ended a process of this control group for want of memory since it was last asked."""
@@ -508,102 +488,10 @@ class Supervisor:
         """Let `modelport reload` ask; where that cannot be, SIGHUP still does."""
         host, port = self._listener.getsockname()[:2]
         try:
-            return Reception(host, port, self._on_asker)
+            return Reception(host, port, self._rollout.ask)
         except OSError as error:
             self._log.event("reload-by-signal", detail=f"`modelport reload` cannot reach this service, and SIGHUP can: {error}")
             return None
-
-    def _on_asker(self, asker: Asker) -> None:
-        """Somebody asks to reload, and wants to hear what comes of it."""
-        self._asking.append(asker)
-        self._on_reload()
-
-    def _on_reload(self) -> None:
-        """Told to look again what to serve: at once, or as soon as the start, or the look that is under way, is over."""
-        if self._stopping:
-            self._refuse_reload(self._asking, _STOPPING)
-        elif self._looking or not self._was_ready:
-            self._look_again = True
-        else:
-            self._look_now()
-
-    def _look_now(self) -> None:
-        asking, self._asking, self._look_again = self._asking, [], False
-        self._look(lambda models, error: self._on_other_models(asking, models, error))
-
-    def _look(self, then: Callable[[list[Model], Exception | None], None]) -> None:
-        """Look what there is to serve, which may take long: on a thread that ends with the process."""
-
-        def look() -> None:
-            found: tuple[list[Model], Exception | None]
-            try:
-                found = list(self._resolve()), None
-            except Exception as error:  # noqa: BLE001  it is told, or raised where the service runs
-                found = [], error
-            with suppress(RuntimeError):  # the loop has ended meanwhile
-                self._loop.call_soon_threadsafe(have_found, *found)
-
-        def have_found(models: list[Model], error: Exception | None) -> None:
-            self._looking = False
-            then(models, error)
-
-        self._looking = True
-        threading.Thread(target=look, name="look", daemon=True).start()
-
-    def _on_other_models(self, asking: list[Asker], models: list[Model], error: Exception | None) -> None:
-        """It was looked what there is to serve: the same, nothing, or what is tried now in a new worker beside the old ones."""
-        if self._stopping:
-            self._refuse_reload(asking, _STOPPING)
-        elif error is not None:
-            self._refuse_reload(asking, Failed.of(error))
-        elif models == self._tried:
-            self._hearing += asking
-        elif models != self._models:
-            self._drop_tried(_OVERTAKEN)
-            self._hearing += asking
-            self._try(models)
-        else:
-            self._drop_tried(_OVERTAKEN)
-            if self._is_replaced():
-                self._say("reloaded", f"served as before: {_labels(models)}", models=_label_list(models), changed=False)
-                self._tell(asking, Served(models, changed=False))
-            else:
-                self._hearing += asking
-        if self._look_again:
-            self._on_reload()
-
-    def _try(self, models: list[Model]) -> None:
-        self._tried = models
-        try:
-            self._start(models)
-        except OSError as error:
-            self._give_up_reload(Failed.of(ModelportError(f"a worker cannot be started: {error.strerror}")))
-
-    def _give_up_reload(self, failed: Failed) -> None:
-        self._tried = None
-        self._refuse_reload(self._hearing, failed)
-
-    def _drop_tried(self, why: Failed) -> None:
-        """What is tried is not wanted any more."""
-        for worker in self._workers:
-            if worker.models is self._tried:
-                worker.killed_for = "stop"
-                worker.process.kill()
-        if self._tried is not None:
-            self._tried = None
-            self._tell(self._hearing, why)
-
-    def _refuse_reload(self, askers: list[Asker], failed: Failed) -> None:
-        self._say("reload-failed", f"not reloaded, and served as before: {failed.message}")
-        self._tell(askers, failed)
-
-    def _is_replaced(self) -> bool:
-        """Whether every answer is of the models that are to be served: no worker has others any more."""
-        return self._tried is None and all(worker.models is self._models for worker in self._workers if worker.killed_for != "stop")
-
-    def _tell(self, askers: list[Asker], outcome: Outcome) -> None:
-        while askers:
-            reloading.tell(askers.pop(), outcome)
 
     # The end
 
@@ -613,9 +501,7 @@ class Supervisor:
             self._end()
             return
         self._stopping = True
-        self._drop_tried(_STOPPING)
-        self._tell(self._hearing, _STOPPING)
-        self._tell(self._asking, _STOPPING)
+        self._rollout.stop()
         self._connections.stop()
         if not self._was_ready:
             self._end()
@@ -664,15 +550,6 @@ class Supervisor:
         """Tell whoever watches the service, in its log and on its terminal, what happened to it."""
         self._log.event(event, detail=text, **about)
         self._told(text)
-
-
-def _label_list(models: Sequence[Model]) -> list[str]:
-    """As the X-Model header gives them."""
-    return [f"{model.label} {model.digest}" for model in models]
-
-
-def _labels(models: Sequence[Model]) -> str:
-    return ", ".join(_label_list(models))
 
 
 def _wall_s() -> float | None:
