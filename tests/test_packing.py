@@ -19,7 +19,7 @@ import pytest
 import models
 from modelport import engines, inspection, pack
 from modelport.bundle import Bundle, open_bundle
-from modelport.errors import ModelFailed, ModelFileError, SignatureError, Untrusted, UsageError, VersionMismatch
+from modelport.errors import InvalidInput, ModelFailed, ModelFileError, SignatureError, Untrusted, UsageError, VersionMismatch
 from modelport.packing import Options, pack_file, read_schema
 from modelport.signature import Field, Signature
 from modelport.store import Store
@@ -156,6 +156,19 @@ def test_what_is_proven_as_onnx_needs_onnxruntime_alone(name: str, precision: st
     inspected = inspection.inspect(bundle.folder / "model.onnx")
     assert inspected.card is not None
     assert inspected.card.details["producer"] == "modelport"
+
+
+def test_numbers_that_overflow_in_the_graph_are_out_of_bounds_though_the_model_computes_them(tmp_path: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    path = written(LogisticRegression(max_iter=1000).fit(models.iris(), models.iris_species()), tmp_path)
+    bundle = packed(path, tmp_path / "bundle", onnx="auto", sample=models.iris())
+    field, (example, *_) = bundle.signature.inputs[0], bundle.read_json("example.json")
+    for wanted in ("onnx", "native"):
+        engine = engines.load(bundle, wanted)
+        assert engine.answer([{**example, field.name: field.maximum}])
+        with pytest.raises(InvalidInput, match="at most"):
+            engine.answer([{**example, field.name: 1e39}])
 
 
 def test_what_has_no_onnx_form_keeps_its_library_and_says_why(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from modelport.errors import (
 )
 from modelport.frameworks import STATED_LABELS, Card, lookup
 from modelport.samples import Sample
-from modelport.signature import Signature, did_you_mean, moment_text, to_array
+from modelport.signature import Columns, Signature, did_you_mean, moment_text, to_array
 from modelport.store import Entry, Store
 
 TOLERANCE = 1e-5
@@ -163,6 +163,7 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
             )
         signature = inference.infer(described, card, sample, _stated(options.schema), options.output)
         _check_labels(signature, card)
+        unbounded = signature
         engine = replace(engine, signature=signature)
         if card.framework not in inference.EXACT:
             signature = inference.with_computable_range(signature, engine.predict)
@@ -176,7 +177,9 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
         _check_served(path, card, options, converted)
         if converted is not None:
             _write_onnx(converted, folder)
-            needed = needed if converted.graph is None else ("numpy", "onnxruntime")
+        if converted is not None and converted.graph is not None:
+            needed = ("numpy", "onnxruntime")
+            signature = _computable_by_both(engine, engines.load_onnx(folder / ONNX, unbounded))
         requirements = _pins((*needed, "pillow") if any(one.kind == "image" for one in signature.inputs) else needed)
     (folder / "requirements.txt").write_text(requirements)
     lineage = _lineage((checkout or path.parent).resolve(), options)
@@ -401,6 +404,16 @@ def _write_onnx(converted: Converted, folder: Path) -> None:
     _write_json(folder / PARITY, converted.evidence)
     if converted.graph is not None:
         (folder / ONNX).write_bytes(converted.graph)
+
+
+def _computable_by_both(native: engines.Engine, graph: engines.Engine) -> Signature:
+    """The graph's signature with bounds within which both engines compute: a graph in single precision overflows before the model does."""
+
+    def predict(columns: Columns) -> Columns:
+        native.signature.records(native.predict(columns))  # raises for an answer that is no number
+        return graph.predict(columns)
+
+    return inference.with_computable_range(graph.signature, predict)
 
 
 def _write_rows(
