@@ -214,6 +214,7 @@ def test_an_environment_that_has_more_than_is_wanted_will_do(cache: Path) -> Non
     about = {"recipe": json.loads(json.dumps(environments.asdict(pandas))), "version": pandas.pythons[0], "pins": {}, "has_tools": False}
     (cache / "abc" / "modelport.json").write_text(json.dumps(about))
     assert make(of("1.3.2")).python == cache / "abc" / "bin" / "python"
+    assert make(replace(pandas, requirements=("scikit-learn==1.3.2", "numpy"))).python == cache / "abc" / "bin" / "python"
     skops = with_module(pandas, "skops")
     assert skops is not None
     for other in (skops, of("1.3.1"), replace(pandas, tools=("skl2onnx",)), replace(pandas, until=None)):

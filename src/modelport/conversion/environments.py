@@ -230,7 +230,8 @@ def _opened(folder: Path, wanted: Recipe) -> Environment | None:
         return None
     python = folder / "bin" / "python"
     made = about["recipe"]
-    has_all = {*wanted.requirements} <= {*made["requirements"]} and {*wanted.tools} <= {*made["tools"]}
+    held = {*made["requirements"], *(re.split("[<=>]", one)[0] for one in made["requirements"])}  # a name alone wants no version of it
+    has_all = {*wanted.requirements} <= held and {*wanted.tools} <= {*made["tools"]}
     if not has_all or made["until"] != wanted.until or about["version"] not in wanted.pythons or not python.exists():
         return None
     return Environment(python, about["version"], about["pins"], about["has_tools"])
