@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from modelport import __version__
-from modelport.errors import UnknownReference, UsageError
+from modelport.errors import ModelportError, UnknownReference, UsageError
 
 if TYPE_CHECKING:
     from modelport.bundle import Bundle
@@ -111,9 +111,10 @@ def engine_option(command: _Command) -> _Command:
     return click.option("--engine", type=click.Choice(["auto", "onnx", "native"]), default="auto", show_default=True, help=told)(command)
 
 
-def open_reference(ref: str, options: Mapping[str, Any] | None = None) -> Opened:
+def open_reference(ref: str, options: Mapping[str, Any] | None = None, *, apart: bool = False) -> Opened:
     """The bundle that `ref` stands for, allowed to be loaded; `options` are those of `packing_options` or `trust_options`, and the engine.
 
+    `apart` says that a model file is packed in a process of its own.
     UnknownReference when there is no such thing. Untrusted and VersionMismatch from the gates, which a bundle out of the own store has
     passed when it was packed; UsageError where it does not have the engine.
     """
@@ -128,7 +129,7 @@ def open_reference(ref: str, options: Mapping[str, Any] | None = None) -> Opened
         gates.check_bundle(opened, trust=trust, trust_version=trust_version, engine=engine)
         return Opened(opened.name, "", opened)
     if path.is_file() or os.sep in ref:
-        opened = _packed(path, options)
+        opened = _packed(path, options, apart=apart)
         gates.check_stored(opened, trust_version=trust_version, engine=engine)
         return Opened(opened.name, "", opened)
     from modelport.store import Store
@@ -209,13 +210,30 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
         raise UsageError(f"--{flag} {text!r} are no numbers", hint=f"One for each channel, with commas: --{flag} 0.5,0.5,0.5") from None
 
 
-def _packed(path: Path, flags: Mapping[str, Any]) -> Bundle:
+def files_of(ref: str, options: Mapping[str, Any]) -> list[Path]:
+    """The files that a bundle is made of when `ref` is a model file: itself, what it imports and reads, and what states its options."""
+    from modelport import project
+
+    path, options = _stated(Path(ref), options)
+    try:
+        named = _named_files(path, options)
+    except ModelportError:  # what it imports cannot be told while there is a mistake in it
+        named = [path, *path.parent.glob("*.py")]
+    return [*named, Path(project.FILE)]
+
+
+def _stated(path: Path, flags: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    from modelport.packing import Options
+
+    return model_and_options(str(path), {key: flags.get(key) for key in (*Options.__dataclass_fields__, *IMAGE_FLAGS)})
+
+
+def _packed(path: Path, flags: Mapping[str, Any], *, apart: bool) -> Bundle:
     """The bundle of a model file, packed into the cache unless the same file was packed there with the same words."""
     from modelport import bundle as bundles
     from modelport import caches
-    from modelport.packing import Options, pack_file
 
-    path, options = model_and_options(str(path), {key: flags.get(key) for key in (*Options.__dataclass_fields__, *IMAGE_FLAGS)})
+    path, options = _stated(path, flags)
     cache = caches.root() / "bundles"
     target = cache / _key(path, options)
     if target.is_dir():
@@ -224,7 +242,14 @@ def _packed(path: Path, flags: Mapping[str, Any]) -> Bundle:
     cache.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".packing-", dir=cache))
     try:
-        pack_file(path, staging, Options(**options), told=tell)
+        if apart:
+            from modelport.cli import apart as other
+
+            other.pack(path, staging, options)
+        else:
+            from modelport.packing import Options, pack_file
+
+            pack_file(path, staging, Options(**options), told=tell)
         try:
             staging.rename(target)
         except OSError:
@@ -243,15 +268,19 @@ def _key(path: Path, options: Mapping[str, Any]) -> str:
         for name in sorted(path.name for path in Path(folder).glob("*.dist-info")):
             digest.update(name.encode())
     digest.update(json.dumps({key: str(value) for key, value in options.items()}, sort_keys=True).encode())
+    for file in _named_files(path, options):
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _named_files(path: Path, options: Mapping[str, Any]) -> list[Path]:
+    """The model file, what it imports and reads, and the files that its options name."""
     from modelport import code_files
 
     code = code_files.collect(path, options.get("code", ()), options.get("include", ()))
     named = [*(options.get(key) for key in ("sample", "schema", "labels")), *options.get("data", ()), *code.values()]
-    for file in (path, *(Path(one) for one in named if isinstance(one, str | Path))):
-        if file.is_file():
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:32]
+    return [file for file in (path, *(Path(one) for one in named if isinstance(one, str | Path))) if file.is_file()]
 
 
 def _pairs(flag: str, words: Any) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from modelport.cli.references import engine_option, open_reference, packing_options
+from modelport.cli.references import engine_option, files_of, open_reference, packing_options
+from modelport.cli.watch import Watch
 
 if TYPE_CHECKING:
     from modelport.cli.references import Opened
@@ -73,39 +74,62 @@ def serving_options(command: _Command) -> _Command:
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
 @serving_options
 @packing_options
-def command(refs: tuple[str, ...], **flags: Any) -> int:
+@click.option("--watch", is_flag=True, help="Load it again when its files change, while you edit them.")
+def command(refs: tuple[str, ...], watch: bool, **flags: Any) -> int:
     """Serve models: an API, its docs and a web page.
 
-    REF is a model file, a bundle, or a name in the store. Several are served together, each below /models/<name>/.
+    REF is a model file, a .py file with functions, a table, a bundle, or a name in the store. Several are served together, each below
+    /models/<name>/.
 
     \b
     modelport serve model.pkl
+    modelport serve service.py --watch
     modelport serve iris shipping:3 --port 9000
     MODELPORT_API_KEY=... modelport serve iris --host 0.0.0.0 --host-name api.example.com
     """
     settings = settings_of(flags)
     if len(refs) > 1 and flags.get("name"):
         raise click.UsageError("--name names one model, and there are several")
-    return serve(lambda: [open_reference(ref, flags) for ref in refs], settings)
+    watched = _watched(refs, flags) if watch else None
+    return serve(lambda: [open_reference(ref, flags, apart=True) for ref in refs], settings, watched)
 
 
-def serve(open_models: Callable[[], Sequence[Opened]], settings: Settings) -> int:
-    """Serve the models until told to stop; the exit code. They are opened again when the service is told to reload."""
+def _watched(refs: Sequence[str], flags: dict[str, Any]) -> Watch:
+    """What looks at the files of the models that are served. UsageError when one is none of a file."""
+    from modelport import bundle as bundles
+    from modelport.errors import UsageError
+
+    for ref in refs:
+        if bundles.is_bundle(Path(ref)) or not Path(ref).is_file():
+            raise UsageError(
+                f"--watch looks at model files, and {ref} is none", hint="A bundle does not change; a service reads anew on SIGHUP."
+            )
+    return Watch(lambda: [file for ref in refs for file in files_of(ref, flags)])
+
+
+def serve(open_models: Callable[[], Sequence[Opened]], settings: Settings, watched: Watch | None = None) -> int:
+    """Serve the models until told to stop; the exit code. They are opened again when the service is told to reload.
+
+    Or when what is `watched` has changed: then they may also take and give other fields than before.
+    """
     from modelport.serving.control import Model
     from modelport.serving.supervisor import run
 
     opened: list[Opened] = []
 
     def resolve() -> list[Model]:
+        if watched is not None:
+            watched.begin()
         found = open_models()
-        _check_compatible(opened, found)
+        if watched is None:
+            _check_compatible(opened, found)
         opened[:] = found
         return [Model(one.name, one.version, str(one.bundle.folder.resolve()), one.bundle.digest) for one in found]
 
     def started(host: str, port: int) -> None:
         click.echo(welcome(opened, settings, host, port), err=True)
 
-    return run(resolve, settings, started, lambda text: click.echo(text, err=True))
+    return run(resolve, settings, started, lambda text: click.echo(text, err=True), changed=watched.changed if watched else None)
 
 
 def _check_compatible(before: Sequence[Opened], now: Sequence[Opened]) -> None:

@@ -16,6 +16,7 @@ from modelport.serving.control import Failed, Model
 from modelport.serving.reloading import Asker, Outcome, Served, tell
 from modelport.serving.workers import Worker
 
+_CHANGED_S = 0.3
 _STOPPING = Failed.of(Unavailable("the service is stopping"))
 _OVERTAKEN = Failed.of(ModelportError("there was something else to serve before it was ready"))
 
@@ -71,6 +72,14 @@ class Rollout:
         else:
             asking, self._asking, self._look_again = self._asking, [], False
             self.look(lambda models, error: self._on_found(asking, models, error))
+
+    def watch(self, changed: Callable[[], bool]) -> None:
+        """Look again whenever something has `changed` since it was last looked, until the service stops."""
+        if self._stopping:
+            return
+        if self._serves and not self._looking and changed():
+            self.ask()
+        self._loop.call_later(_CHANGED_S, self.watch, changed)
 
     def _on_found(self, asking: list[Asker], models: list[Model], error: Exception | None) -> None:
         if self._stopping:

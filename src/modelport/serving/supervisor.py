@@ -69,9 +69,11 @@ def run(
     started: Callable[[str, int], None],
     told: Callable[[str], None],
     log: Log | None = None,
+    changed: Callable[[], bool] | None = None,
 ) -> int:
     """Serve until told to stop by SIGTERM or SIGINT; `started` is called with the address when the first worker is ready, and `told` with
-    whatever happens to the service itself. `resolve` says what to serve, now and again whenever it is told to reload.
+    whatever happens to the service itself. `resolve` says what to serve, now and again whenever it is told to reload; and
+    when `changed`, which is asked a few times a second, says so.
 
     The exit code: 0, or 1 when requests were still under way when their time to end was over. UsageError when the address cannot be had;
     whatever ModelportError the models fail with.
@@ -81,7 +83,7 @@ def run(
     scraped = exporter.bind_metrics(settings)
     log = log or Log()
     try:
-        return asyncio.run(Supervisor(resolve, settings, listener, started, told, log, scraped).serve())
+        return asyncio.run(Supervisor(resolve, settings, listener, started, told, log, scraped, changed).serve())
     finally:
         listener.close()
         log.close()
@@ -99,8 +101,10 @@ class Supervisor:
         told: Callable[[str], None],
         log: Log,
         scraped: socket.socket | None = None,
+        changed: Callable[[], bool] | None = None,
     ) -> None:
         self._resolve, self._settings, self._listener = resolve, settings, listener
+        self._changed = changed
         self._started, self._told, self._log = started, told, log
         self._stated = Stated(resources.cores(), settings.workers, settings.threads or frameworks.threads_in(os.environ))
         self._size = self._stated.first
@@ -146,6 +150,8 @@ class Supervisor:
         first = self._spawn(self._size.threads)  # it gets ready for any model, while it is looked which
         self._rollout.look(lambda models, error: self._on_models(first, models, error))
         self._watch()
+        if self._changed is not None:
+            self._rollout.watch(self._changed)
         scraped = await exporter.serve(self._scraped, self._settings, self.totals) if self._scraped else None
         try:
             await self._over.wait()
@@ -349,7 +355,8 @@ class Supervisor:
                 return
             worker = next((one for one in self._workers if one.process.pid == ended.si_pid), None)
             if worker is None:
-                os.waitpid(ended.si_pid, 0)
+                with suppress(ChildProcessError):  # whoever started it may have waited for it
+                    os.waitpid(ended.si_pid, 0)
             else:
                 self._on_end(worker, worker.process.wait())
 

@@ -29,10 +29,10 @@ function bare(schema) {
 export function drawTable(field, value) {
   const columns = isTable(field) ? columnsOf(field) : [{ name: field.name, schema: { type: "number" } }];
   const rows = value === null ? [null] : value.slice(0, SHOWN);
-  const numeric = ({ schema }) => (["number", "integer"].includes(schema.type) ? "numeric" : null);
+  const kind = ({ schema }) => (["number", "integer"].includes(schema.type) ? "numeric" : schema.format ? "unbroken" : null);
   const part = (row, name) => (row === null ? "–" : cell(isTable(field) ? row[name] : row));
-  const head = el("tr", {}, ...columns.map((column) => el("th", { scope: "col", class: numeric(column), title: column.schema.description }, column.name)));
-  const body = rows.map((row) => el("tr", {}, ...columns.map((column) => el("td", { class: numeric(column) }, part(row, column.name)))));
+  const head = el("tr", {}, ...columns.map((column) => el("th", { scope: "col", class: kind(column), title: column.schema.description }, column.name)));
+  const body = rows.map((row) => el("tr", {}, ...columns.map((column) => el("td", { class: kind(column) }, part(row, column.name)))));
   const more = value && value.length > SHOWN ? el("p", { class: "note" }, `The first ${SHOWN} of ${number(value.length)} rows; the exact answer has them all.`) : null;
   return el("div", {},
     el("div", { class: "table", tabindex: "0", role: "region", "aria-label": field.name }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...body))), more);
