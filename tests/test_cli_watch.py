@@ -141,6 +141,15 @@ def test_only_files_are_watched(ref: str, tmp_path: Path) -> None:
     assert f"--watch looks at model files, and {ref} is none" in done.stderr
 
 
+def test_who_starts_it_is_told_of_the_functions(tmp_path: Path) -> None:
+    source = "def predict(x: int) -> int:\n    return x\n\ndef twice(x: int) -> int:\n    return 2 * x\n\ndef helper(x):\n    return x\n"
+    (tmp_path / "service.py").write_text(source)
+    with watched(tmp_path, "service.py") as (_, said):
+        until(said, "  try    curl ")
+        assert said.get(timeout=100) == "  also   /twice"
+        assert said.get(timeout=100) == "  not    helper: not all annotated"
+
+
 def test_a_mistake_at_the_start_ends_with_its_exit_code(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text("def predict(x: int):\n    return x\n")
     done = run(tmp_path, "serve", "service.py", "--port", "0")

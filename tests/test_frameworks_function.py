@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from modelport import engines, inspection
+from modelport.batch import predict as predict_files
 from modelport.bundle import Bundle
 from modelport.engines import Engine
 from modelport.errors import InvalidInput, ModelContract, ModelFailed, ModelFileError, ModelportError, SignatureError, Untrusted, UsageError
@@ -669,6 +670,13 @@ def test_packages_beside_the_file_come_along(tmp_path: Path) -> None:
         "code/rates_of_play/__init__.py", "code/rates_of_play/inner.py", "code/service.py",
     ]  # fmt: skip
     assert engines.load(bundle).answer([{"x": 2}]) == [{"prediction": 6}]
+
+
+def test_files_are_answered_with_defaults_for_the_columns_they_lack(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("weight\n2\n3.5\n")
+    summary = predict_files(pack(tmp_path, PRICE), [str(tmp_path / "rows.csv")], str(tmp_path / "out.csv"))
+    assert summary.absent == ("country", "pieces", "note", "express")
+    assert (tmp_path / "out.csv").read_text().splitlines() == ["weight,prediction", "2,2", "3.5,3.5"]
 
 
 def test_the_framework_keeps_the_contract(tmp_path: Path) -> None:

@@ -179,6 +179,12 @@ def http() -> str:
     lines = ["# HTTP", "", MADE, "", "`/openapi.json` of a service describes its inputs and outputs; this page names all its paths.", ""]
     lines += ["| | path | |", "|---|---|---|"]
     lines += [f"| {', '.join(methods)} | `{path}` | {PATHS[path]} |" for path, methods in sorted(routes.items())]
+    lines += [
+        "",
+        "A file of functions is asked at `POST /<function>`, and where all inputs of a function or a table are single values also at",
+        "`GET /<function>?name=value&...`; with several models below `/models/<name>/`: [functions and tables](../functions.md). Each function",
+        "beside the first is a model of its own to the other protocols, called `<name>.<function>`: `/v2/models/forecast.peak/infer`.",
+    ]
     lines += ["", "## Headers", "", "| header | |", "|---|---|", *(f"| `{name}` | {meaning} |" for name, meaning in HEADERS.items())]
     lines += ["", "Errors are problem documents (RFC 9457): see [errors](errors.md). The dialects answer in their own form."]
     return "\n".join(lines) + "\n"

@@ -68,7 +68,7 @@ class Summary:
     outputs: tuple[str, ...]
     rejects: str | None = None
     absent: tuple[str, ...] = ()
-    """Fields whose columns the files do not have: null in every row."""
+    """Fields whose columns the files do not have: null, or the default, in every row."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class _Run:
         unused = [name for name in names if name not in used]
         missing = [field for field in fields if field.name not in there]
         wrong = [(field.name, did_you_mean(field.name, unused)) for field in missing[:20]]
-        needed = [field.name for field in missing if not field.nullable]
+        needed = [field.name for field in missing if not field.optional]
         guessed = [name for name, near in wrong if near]
         if needed or guessed:
             name = (needed or guessed)[0]

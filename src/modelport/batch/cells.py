@@ -65,12 +65,12 @@ class Converted:
 def convert(fields: Sequence[Field], cells: dict[str, Cells], rows: int, *, text: bool, folder: Path | None = None) -> Converted:
     """The columns of `fields` out of a chunk of `rows` rows; `text` says that the cells are those of a CSV file.
 
-    A column that is not there is null throughout. Paths of pictures begin in `folder`.
+    A column that is not there is null, or the field's default, throughout. Paths of pictures begin in `folder`.
     """
     judged = [
         _judge_pictures(field, cells.get(field.name, [None] * rows), folder or Path())
         if field.kind == "image"
-        else _judge(field, cells.get(field.name, [None] * rows), text=text and field.name in cells)
+        else _judge(field, cells.get(field.name, [field.default] * rows), text=text and field.name in cells)
         for field in fields
     ]
     good = np.ones(rows, dtype=np.bool_)

@@ -86,7 +86,7 @@ def _text(summary: Summary) -> str:
     if summary.rejects:
         lines.append(f"{counted(summary.rejected, 'row')} rejected: {summary.rejects}")
     if summary.absent:
-        lines.append(f"null in every row, as the data has no such column: {', '.join(summary.absent[:8])}")
+        lines.append(f"null or the default in every row, as the data has no such column: {', '.join(summary.absent[:8])}")
     return "\n".join(lines)
 
 

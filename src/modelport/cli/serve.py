@@ -205,6 +205,12 @@ def welcome(opened: Sequence[Opened], settings: Settings, host: str, port: int) 
     elif examples:
         body = shlex.quote(json.dumps(examples[0], ensure_ascii=False, separators=(",", ":")))
         lines.append(f"  try    curl {base}{path}{key} -H 'Content-Type: application/json' -d {body}")
+    also = [path.removesuffix("predict") + name for name in opened[0].bundle.functions]
+    if also:
+        lines.append(f"  also   {', '.join(also)}")
+    left_out = opened[0].bundle.card.details.get("not_served")
+    if left_out:
+        lines.append(f"  not    {', '.join(left_out)}: not all annotated")
     lines.append("Ctrl+C stops it.")
     return "\n".join(lines)
 

@@ -219,7 +219,7 @@ def _pictures(service: Service) -> dict[str, Any]:
         one.name: {"type": "array", "items": {}, "maxItems": uploads.MAX_PARTS} if one.kind == "image" else one.json_schema()
         for one in fields
     }
-    required = [one.name for one in fields if not one.nullable and not one.optional]
+    required = [one.name for one in fields if not one.optional]
     form = {"schema": {"type": "object", "properties": properties, "required": required}}
     kinds: dict[str, Any] = {kind: {} for kind in pictures.MEDIA_TYPES} if service.inputs.picture is not None else {}
     return kinds | {uploads.FORM: form}

@@ -29,7 +29,7 @@ _NO_URLS = PictureError("is named by its URL, and this service fetches none: it 
 def picture_field(signature: Signature) -> Field | None:
     """The input that a picture alone is for: the only image, beside which nothing must be given; None where there is no such."""
     images = [one for one in signature.inputs if one.kind == "image"]
-    return images[0] if len(images) == 1 and all(one is images[0] or one.nullable for one in signature.inputs) else None
+    return images[0] if len(images) == 1 and all(one is images[0] or one.optional for one in signature.inputs) else None
 
 
 def check_size(data: bytes, most: int) -> None:
