@@ -182,8 +182,8 @@ def http() -> str:
     lines += [
         "",
         "A file of functions is asked at `POST /<function>`, and where all inputs of a function or a table are single values also at",
-        "`GET /<function>?name=value&...`; with several models below `/models/<name>/`: [functions and tables](../functions.md). Each function",
-        "beside the first is a model of its own to the other protocols, called `<name>.<function>`: `/v2/models/forecast.peak/infer`.",
+        "`GET /<function>?name=value&...`; with several models below `/models/<name>/`: [functions and tables](../functions.md).",
+        "To the other protocols each function beside the first is a model of its own, called `<name>.<function>`.",
     ]
     lines += ["", "## Headers", "", "| header | |", "|---|---|", *(f"| `{name}` | {meaning} |" for name, meaning in HEADERS.items())]
     lines += ["", "Errors are problem documents (RFC 9457): see [errors](errors.md). The dialects answer in their own form."]
