@@ -33,8 +33,6 @@ NATIVE = {
     "catboost_native": "no ONNX form of CatBoost's features that are categories",
     "hashed_words": "no ONNX form of scikit-learn's HashingVectorizer",
     "voting_by_hand": "no ONNX form of a VotingClassifier with voting='hard'",
-    "xgboost_booster": "no ONNX form of XGBoost's splits by category (enable_categorical)",
-    "xgboost_classifier": "no ONNX form of XGBoost's splits by category (enable_categorical)",
     "xgboost_linear": "no ONNX form of XGBoost's gblinear, which has no trees",
 }
 """What stays what it is, and why."""

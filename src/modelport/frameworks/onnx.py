@@ -285,7 +285,7 @@ def predict(model: Loaded, columns: Columns, signature: Signature) -> Columns:
     first = model.inputs[0]
     matrix = tabular.matrix_of(columns, model.names, signature) if first.columns > 1 else None
     if matrix is not None:
-        return _answers(model, _run(model, {first.name: matrix.astype(first.dtype)}))
+        return _answers(model, _run(model, {first.name: matrix.astype(first.dtype, copy=False)}))
     names = model.names
     arrays = iter(tabular.ordered(columns, names, signature))
     feed: dict[str, Any] = {}

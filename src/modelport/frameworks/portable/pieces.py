@@ -256,23 +256,28 @@ def linked(graph: Graph, sums: str, link: str) -> str:
 # Categories
 
 
-def codes_of(
-    graph: Graph, table: Table, place: int, categories: Sequence[Any], unknown: float, values: Sequence[float] | None = None
-) -> str:
-    """One column's categories as numbers, (rows, 1): its place among `categories`, or that one of `values`; `unknown` for any other."""
+def places_of(graph: Graph, table: Table, place: int, categories: Sequence[Any], places: Sequence[int], unknown: int) -> str:
+    """One column's categories as whole numbers, (rows, 1): for each of `categories` that of `places`, and `unknown` for any other value."""
     column = one_column(graph, table, place)
-    numbers = list(range(len(categories))) if values is None else list(values)
     if graph.types[column] == STRING:
-        at = graph.add(
+        return graph.add(
             "LabelEncoder", column, kind=INT64, domain=ML,
-            keys_strings=[_key(one) for one in categories], values_int64s=list(range(len(categories))), default_int64=len(categories),
+            keys_strings=[_key(one) for one in categories], values_int64s=list(places), default_int64=unknown,
         )  # fmt: skip
-    else:
-        alike = graph.cast(is_alike(graph, column, categories), INT64)
-        weighed = graph.add("Mul", alike, graph.constant(np.arange(len(categories)) - len(categories)))
-        least = graph.add("ReduceMin", weighed, axes=[1], keepdims=1)
-        at = graph.add("Add", least, graph.constant(np.array(len(categories))))
-    out = graph.add("Gather", graph.constant(np.array([*numbers, unknown], dtype=np.float64)), at, kind=graph.number, axis=0)
+    alike = graph.cast(is_alike(graph, column, categories), INT64)
+    weighed = graph.add("Mul", alike, graph.constant(np.arange(len(categories)) - len(categories)))
+    first = graph.add("ReduceMin", weighed, axes=[1], keepdims=1)
+    at = graph.add("Add", first, graph.constant(np.array(len(categories))))
+    if list(places) == list(range(len(categories))) and unknown == len(categories):
+        return at
+    return graph.add("Gather", graph.constant(np.array([*places, unknown], dtype=np.int64)), at, axis=0)
+
+
+def codes_of(graph: Graph, table: Table, place: int, categories: Sequence[Any], codes: Sequence[float], unknown: float) -> str:
+    """One column's categories as numbers, (rows, 1): for each of `categories` that of `codes`, and `unknown` for any other value."""
+    count = len(categories)
+    at = places_of(graph, table, place, categories, range(count), count)
+    out = graph.add("Gather", graph.constant(np.array([*codes, unknown], dtype=np.float64)), at, axis=0)
     graph.widths[out] = 1
     return out
 

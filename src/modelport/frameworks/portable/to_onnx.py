@@ -28,6 +28,7 @@ from .pieces import (
     linked,
     one_column,
     place_of_most,
+    places_of,
     some_columns,
     sums_of,
     whole,
@@ -80,7 +81,7 @@ def _boosted_rows(graph: Graph, model: Boosted, table: Table) -> str:
     """The matrix that the trees look at: categories as their codes, and what counts as missing as NaN."""
     coded = list(table.columns)
     for place, codes in model.categories.items():
-        coded[place] = (codes_of(graph, table, place, list(codes), float("nan"), list(codes.values())), 0)
+        coded[place] = (codes_of(graph, table, place, list(codes), list(codes.values()), float("nan")), 0)
     rows = as_numbers(graph, Table(tuple(coded)))
     fill = model.missing
     if table.sparse and model.forest.strict:
@@ -112,6 +113,7 @@ class _Sklearn:
     def answers(self, model: Any, table: Table) -> dict[str, str]:
         """The answers of an estimator under the names that they are described with."""
         estimator = best(model)
+        piped = type(estimator).__name__ == "Pipeline"
         while type(estimator).__name__ == "Pipeline" and package(estimator) == "sklearn":
             steps = [step for _, step in estimator.steps if step is not None and not isinstance(step, str)]
             for step in steps[:-1]:
@@ -121,7 +123,9 @@ class _Sklearn:
             return {"prediction": as_numbers(self.graph, self.transform(estimator, table))}
         if isinstance(getattr(estimator, "classes_", None), list):
             return self.several(estimator, table)
-        return self.predict(estimator, table)
+        answers = self.predict(estimator, table)
+        # a ranker's score is a prediction at the end of a pipeline, where nobody looks what it is
+        return {"prediction": answers["score"]} if piped and list(answers) == ["score"] else answers
 
     def predict(self, estimator: Any, table: Table) -> dict[str, str]:
         """What the last step answers."""
@@ -204,9 +208,8 @@ class _Sklearn:
             raise NotConverted("categories of a HistGradientBoosting of a scikit-learn before 1.4")
         encoder = before.named_transformers_["encoder"]
         places = np.flatnonzero(chosen).tolist()
-        coded = [
-            (codes_of(self.graph, table, place, _listed(values), float("nan")), 0) for place, values in zip(places, encoder.categories_)
-        ]
+        known = [_listed(values) for values in encoder.categories_]
+        coded = [(codes_of(self.graph, table, place, each, range(len(each)), float("nan")), 0) for place, each in zip(places, known)]
         return Table((*coded, *(table.columns[place] for place in np.flatnonzero(~np.asarray(chosen)))))
 
     def isolation(self, estimator: Any, table: Table) -> dict[str, str]:
@@ -688,7 +691,7 @@ class _Sklearn:
             if plain and graph.types[column] != STRING:
                 hot = is_alike(graph, column, categories)
             else:
-                at = graph.cast(codes_of(graph, table, place, categories, unknown, positions), INT64)
+                at = places_of(graph, table, place, categories, positions, unknown)
                 hot = graph.add("Equal", at, graph.constant(np.arange(count).reshape(1, -1)), kind=BOOL)
             columns += whole(graph, graph.cast(hot, graph.number), count).columns
         return Table(tuple(columns), sparse=bool(getattr(estimator, "sparse_output", getattr(estimator, "sparse", False))))
@@ -704,7 +707,7 @@ class _Sklearn:
                 mapped = estimator._default_to_infrequent_mappings[place]
                 codes = codes if mapped is None else [float(one) for one in mapped]
             codes = [missing if isinstance(one, float) and np.isnan(one) else code for one, code in zip(categories, codes)]
-            columns.append((codes_of(self.graph, table, place, categories, float("nan") if unknown is None else float(unknown), codes), 0))
+            columns.append((codes_of(self.graph, table, place, categories, codes, float("nan") if unknown is None else float(unknown)), 0))
         return Table(tuple(columns))
 
     def target_encoder(self, estimator: Any, table: Table) -> Table:
@@ -715,7 +718,7 @@ class _Sklearn:
         for at, encoding in enumerate(estimator.encodings_):
             place = at // len(means) if len(estimator.encodings_) != count else at
             mean = means[at % len(means)] if len(estimator.encodings_) != count else means[0]
-            columns.append((codes_of(self.graph, table, place, _listed(estimator.categories_[place]), float(mean), list(encoding)), 0))
+            columns.append((codes_of(self.graph, table, place, _listed(estimator.categories_[place]), list(encoding), float(mean)), 0))
         return Table(tuple(columns))
 
     def pca(self, estimator: Any, table: Table) -> Table:

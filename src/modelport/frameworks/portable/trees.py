@@ -223,6 +223,8 @@ class Boosted(NamedTuple):
 
 def xgboost_model(model: Any) -> Boosted:
     """A booster of XGBoost, one of its scikit-learn classes, or both as Modelport has loaded them. NotConverted says what has no form."""
+    if getattr(model, "garbled", None):
+        raise NotConverted("XGBoost's categories that are not all ASCII, of which it keeps parts only")
     booster = model.booster if hasattr(model, "sklearn_type") else model.get_booster() if hasattr(model, "get_booster") else model
     attributes = booster.attributes()
     learner = _xgboost_json(booster)["learner"]
@@ -253,6 +255,7 @@ def xgboost_model(model: Any) -> Boosted:
         link=_xgboost_link(objective),
         chances=objective not in ("binary:hinge", "binary:logitraw"),
         labels=getattr(model, "labels", None) or None,
+        categories=getattr(model, "categories", {}),
         missing=float("nan") if missing is None else float(missing),
     )
 
@@ -313,20 +316,31 @@ def _xgboost_trees(booster: Any, size: int, rounds: Any) -> tuple[Tree, ...]:
 def _xgboost_tree(tree: Any, group: int, weight: float) -> Tree:
     if int(tree["tree_param"].get("size_leaf_vector", 0) or 0) > 1:
         raise NotConverted("XGBoost's trees with several numbers a leaf (multi_strategy)")
-    if any(tree.get("split_type", ())):
-        raise NotConverted("XGBoost's splits by category (enable_categorical)")
-    left = np.asarray(tree["left_children"], dtype=np.int64)
+    left, right = np.asarray(tree["left_children"], dtype=np.int64), np.asarray(tree["right_children"], dtype=np.int64)
     conditions = np.asarray(tree["split_conditions"], dtype=np.float32)
+    missing_left = np.asarray(tree["default_left"]).astype(bool)
     leaf = left < 0
+    sets = _xgboost_sets(tree)
+    # the categories that a node names go right there
+    turned = np.array(sorted(sets), dtype=np.int64)
+    left[turned], right[turned], missing_left[turned] = right[turned], left[turned], ~missing_left[turned]
     return Tree(
         feature=np.where(leaf, -1, np.asarray(tree["split_indices"], dtype=np.int64)),
         threshold=conditions.astype(np.float64),
         left=left,
-        right=np.asarray(tree["right_children"], dtype=np.int64),
-        missing_left=np.asarray(tree["default_left"]).astype(bool),
+        right=right,
+        missing_left=missing_left,
         value=(conditions * np.float32(weight)).astype(np.float64).reshape(-1, 1),
         outputs=(group,),
+        sets=sets,
     )
+
+
+def _xgboost_sets(tree: Any) -> dict[int, list[float]]:
+    """The categories that the nodes that ask for one name: slices of one list."""
+    named = tree.get("categories", ())
+    places = zip(tree.get("categories_nodes", ()), tree.get("categories_segments", ()), tree.get("categories_sizes", ()))
+    return {int(node): [float(code) for code in named[int(start) : int(start) + int(size)]] for node, start, size in places}
 
 
 # LightGBM
