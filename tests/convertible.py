@@ -619,6 +619,30 @@ def matrix_with_a_column_transformer() -> tuple[Any, Any]:
     return model.fit(numbers().to_numpy(), models.band(models.houses())), numbers().set_axis(["x0", "x1", "x2"], axis=1)
 
 
+@case
+def frames_between_steps() -> tuple[Any, Any]:
+    """With set_output, a second ColumnTransformer finds its columns by the names that the first one gave them."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    first = ColumnTransformer([("words", OneHotEncoder(sparse_output=False), ["class"])], remainder="passthrough")
+    first.set_output(transform="pandas")
+    second = ColumnTransformer([("size", StandardScaler(), ["remainder__Größe (m²)", "remainder__rooms"])], remainder="passthrough")
+    return piped(first, second, LogisticRegression(), columns=["Größe (m²)", "rooms", "class"])
+
+
+@case
+def ranker_in_a_pipeline() -> tuple[Any, Any]:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from xgboost import XGBRanker
+
+    groups = np.repeat(np.arange(20), 10)
+    model = make_pipeline(StandardScaler(), XGBRanker(n_estimators=5, max_depth=3, n_jobs=1))
+    return model.fit(numbers(), models.band(models.houses()), xgbranker__qid=groups), numbers()
+
+
 # Texts
 
 

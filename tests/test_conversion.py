@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 
@@ -14,11 +16,12 @@ import convertible
 import models
 from modelport import inference, plugins, samples
 from modelport.conversion import converting, parity
+from modelport.conversion.child import Child, Remote
 from modelport.conversion.converting import Converted, Here
 from modelport.engines import Engine
 from modelport.frameworks import Card, onnx
 from modelport.frameworks.portable import to_onnx
-from modelport.frameworks.portable.graphs import NotConverted
+from modelport.frameworks.portable.graphs import NeedsConverter, NotConverted
 from modelport.samples import Sample
 from modelport.signature import Columns, Signature, to_array
 
@@ -258,6 +261,29 @@ def test_a_converter_without_an_answer_is_said_once(tmp_path: Path) -> None:
     engine, sample = native(model, frame)
     evidence = converting.convert(engine, sample, [], Nowhere("sklearn", model, "scikit-learn")).evidence
     assert evidence["tries"] == [{"precision": "float32", "why": "no ONNX form of such a model"}]
+
+
+def test_a_converter_that_is_not_installed_is_asked_for() -> None:
+    class Without(Here):
+        def convert(self, columns: Any, precision: str) -> bytes:
+            raise NeedsConverter("GaussianNB without skl2onnx, which is not installed")
+
+    model, frame = convertible.CASES["naive_bayes"]()
+    engine, sample = native(model, frame)
+    found = converting.convert(engine, sample, [], Without("sklearn", model, "scikit-learn"))
+    assert found.lacks_converter
+    assert found.evidence["reason"] == "no ONNX form of GaussianNB without skl2onnx, which is not installed"
+
+
+@pytest.mark.parametrize("name", ["strings_and_forest", "naive_bayes", "texts_and_numbers"])
+def test_a_child_converts_and_makes_rows_as_this_process_does(name: str, tmp_path: Path) -> None:
+    model, frame = convertible.CASES[name]()
+    joblib.dump(model, tmp_path / "model.joblib")
+    engine, sample = native(model, frame)
+    with Child(Path(sys.executable)) as child:
+        remote = Remote(child, tmp_path / "model.joblib")
+        there = replace(engine, framework=remote, model=child)
+        assert converting.convert(there, sample, [], remote).graph == converted(engine, sample).graph
 
 
 def test_a_graph_that_onnxruntime_does_not_take_is_no_graph() -> None:

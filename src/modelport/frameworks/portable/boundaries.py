@@ -11,7 +11,8 @@ from typing import Any, Mapping, NamedTuple, Sequence
 import numpy as np
 
 from . import trees
-from .to_onnx import best, one_hot_positions, package, specified
+from .estimators import package, places_meant
+from .to_onnx import best, one_hot_positions
 from .trees import Forest
 
 ROWS = 2000
@@ -92,9 +93,9 @@ class _Values:
     def branches(self, estimator: Any, tracks: Sequence[_Track | None], names: Sequence[str]) -> list[_Track | None]:
         out: list[_Track | None] = []
         for _, step, spec in estimator.transformers_:
-            places = [] if isinstance(step, str) and step == "drop" else specified(estimator, spec, names, len(tracks))
-            if places:
-                out += self.walk(step, [tracks[place] for place in places], [names[place] for place in places] if names else ())
+            chosen = [] if isinstance(step, str) and step == "drop" else places_meant(estimator, spec, names, len(tracks))
+            if chosen:
+                out += self.walk(step, [tracks[place] for place in chosen], [names[place] for place in chosen] if names else ())
         return out
 
     def step(self, estimator: Any, tracks: Sequence[_Track | None]) -> list[_Track | None]:

@@ -348,7 +348,7 @@ def _learn_own(estimator: Any, name: str, columns: list[Column], aligned: bool, 
     if name == "FeatureUnion":
         return [column for _, step in estimator.transformer_list for column in _learn(step, columns, aligned, describe)[0]], False
     if name == "ColumnTransformer":
-        return _learn_branches(estimator, columns, describe)
+        return _learn_branches(estimator, columns, describe) if aligned else ([], False)
     if hasattr(estimator, "categories_"):
         return _learn_encoder(estimator, columns, aligned)
     if name.endswith("Imputer"):
@@ -363,9 +363,9 @@ def _learn_branches(transformer: Any, columns: list[Column], describe: Describe)
     for _, branch, spec in transformer.transformers_:
         if isinstance(branch, str) and branch == "drop":
             continue
-        places = _places(spec, [column.name for column in columns])
-        used.update(places)
-        going_on += _learn(branch, [columns[place] for place in places], True, describe)[0]
+        chosen = places_meant(transformer, spec, [column.name for column in columns])
+        used.update(chosen)
+        going_on += _learn(branch, [columns[place] for place in chosen], True, describe)[0]
     for place, column in enumerate(columns):
         column.used = column.used and place in used
     return going_on, False
@@ -385,16 +385,27 @@ def _learn_text(columns: list[Column]) -> tuple[list[Column], bool]:
     return [], False
 
 
-def _places(spec: Any, names: Sequence[str]) -> list[int]:
-    """The positions that a column specification of a ColumnTransformer means: names, numbers, a mask or a slice."""
+def places_meant(transformer: Any, spec: Any, names: Sequence[str], count: int = 0) -> list[int]:
+    """The places that a specification of a ColumnTransformer means: names, numbers, a mask or a slice.
+
+    They are those among the columns called `names`, or among `count` columns that have no names any more. ValueError when a name is not
+    among them.
+    """
+    known = next((getattr(transformer, one) for one in _NAMES if getattr(transformer, one, None) is not None), None)
+    fitted = list(names) if known is None else [str(name) for name in known]
+    total = len(fitted) or count
     if isinstance(spec, slice):
-        start = names.index(spec.start) if isinstance(spec.start, str) else spec.start
-        stop = names.index(spec.stop) + 1 if isinstance(spec.stop, str) else spec.stop
-        return list(range(len(names)))[start : stop : spec.step]
-    wanted = [spec] if isinstance(spec, (str, int)) else list(spec)
-    if wanted and all(isinstance(one, (bool, np.bool_)) for one in wanted):
-        return [place for place, one in enumerate(wanted) if one]
-    return [names.index(one) if isinstance(one, str) else int(one) % len(names) for one in wanted]
+        start = fitted.index(spec.start) if isinstance(spec.start, str) else spec.start
+        stop = fitted.index(spec.stop) + 1 if isinstance(spec.stop, str) else spec.stop
+        found = list(range(total))[start : stop : spec.step]
+    else:
+        wanted = [spec] if isinstance(spec, (str, int, np.integer)) else list(spec)
+        if wanted and all(isinstance(one, (bool, np.bool_)) for one in wanted):
+            found = [place for place, one in enumerate(wanted) if one]
+        else:
+            found = [fitted.index(one) if isinstance(one, str) else int(one) % total for one in wanted]
+    # it may have seen other columns than there are now, or the same in another order
+    return found if known is None or not names else [list(names).index(fitted[place]) for place in found]
 
 
 def _learn_encoder(encoder: Any, columns: list[Column], aligned: bool) -> tuple[list[Column], bool]:

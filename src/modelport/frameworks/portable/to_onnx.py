@@ -1,6 +1,6 @@
 """A model as an ONNX graph whose outputs are those that Modelport describes the model with, under the same names.
 
-Columns flow through the steps of a pipeline as `_Table`s: which column of which tensor. What transforms and predicts is known here by name,
+Columns flow through the steps of a pipeline as `Table`s: which column of which tensor. What transforms and predicts is known here by name,
 and written as the library computes it, in the precision that is asked for; a few estimators are written by skl2onnx, where it is installed.
 What is not known is refused, and nothing is guessed: NotConverted says in one line what it was.
 """
@@ -12,6 +12,7 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 from . import trees
+from .estimators import package, places_meant
 from .graphs import BOOL, DOUBLE, FLOAT, INT64, ML, ML_OPSET, OPSET, STRING, Graph, NeedsConverter, NotConverted
 from .pieces import (
     NULL,
@@ -129,28 +130,18 @@ class _Sklearn:
 
     def predict(self, estimator: Any, table: Table) -> dict[str, str]:
         """What the last step answers."""
-        graph, name = self.graph, type(estimator).__name__
         estimator = best(estimator)
+        name = type(estimator).__name__
         if name == "Pipeline" and package(estimator) == "sklearn":
             return self.answers(estimator, table)
         if package(estimator) in ("xgboost", "lightgbm", "catboost"):
-            return _wrapped(graph, trees.boosted(package(estimator), estimator), estimator, table)
+            return _wrapped(self.graph, trees.boosted(package(estimator), estimator), estimator, table)
         if package(estimator) != "sklearn":
             raise NotConverted(f"{package(estimator)}'s {name}")
-        if name in trees.SKLEARN:
-            return self.forest(estimator, table)
-        if name == "IsolationForest":
-            return self.isolation(estimator, table)
-        if name in _LINEAR_CLASSIFIERS:
-            return self.linear_classifier(estimator, table)
-        if name in _LINEAR_REGRESSORS:
-            return {"prediction": self.linear(estimator, table, _LINEAR_REGRESSORS[name])}
-        if name in _KNOWN:
-            composed: dict[str, str] = _KNOWN[name](self, estimator, table)
-            return composed
-        if name in _DELEGATED:
-            return self.delegated(estimator, table)
-        raise NotConverted(f"scikit-learn's {name}")
+        if name not in _ESTIMATORS:
+            raise NotConverted(f"scikit-learn's {name}")
+        answers: dict[str, str] = _ESTIMATORS[name](self, estimator, table)
+        return answers
 
     def chances(self, estimator: Any, table: Table) -> str:
         answers = self.predict(estimator, table)
@@ -230,6 +221,9 @@ class _Sklearn:
         out = graph.add("Gemm", rows, graph.constant(weights), graph.constant(start.copy()))
         graph.widths[out] = weights.shape[1]
         return linked(graph, out, link)
+
+    def linear_regressor(self, estimator: Any, table: Table) -> dict[str, str]:
+        return {"prediction": self.linear(estimator, table, _LINEAR_REGRESSORS[type(estimator).__name__])}
 
     def linear_classifier(self, estimator: Any, table: Table) -> dict[str, str]:
         graph = self.graph
@@ -585,9 +579,12 @@ class _Sklearn:
         for name, step, spec in estimator.transformers_:
             if isinstance(step, str) and step == "drop":
                 continue
-            places = specified(estimator, spec, table.names, len(table.columns))
-            if places:
-                columns += self.weighed(self.transform(step, table.some(places)), weights.get(name)).columns
+            try:
+                chosen = places_meant(estimator, spec, table.names, len(table.columns))
+            except ValueError as error:
+                raise NotConverted(f"a ColumnTransformer of a column that the signature lacks ({error})") from None
+            if chosen:
+                columns += self.weighed(self.transform(step, table.some(chosen)), weights.get(name)).columns
         return Table(tuple(columns), sparse=bool(getattr(estimator, "sparse_output_", False)))
 
     def function(self, estimator: Any, table: Table) -> Table:
@@ -827,28 +824,6 @@ _STEPS: dict[str, Any] = {
     "TruncatedSVD": _Sklearn.pca,
 }
 _DELEGATED_STEPS = frozenset({"KBinsDiscretizer", "KNNImputer", "PolynomialFeatures", "PowerTransformer", "QuantileTransformer"})
-_KNOWN: dict[str, Any] = {
-    "BaggingClassifier": _Sklearn.bagging,
-    "BaggingRegressor": _Sklearn.bagging,
-    "KMeans": _Sklearn.clusters,
-    "KNeighborsClassifier": _Sklearn.neighbours,
-    "KNeighborsRegressor": _Sklearn.neighbours,
-    "MLPClassifier": _Sklearn.network,
-    "MLPRegressor": _Sklearn.network,
-    "MiniBatchKMeans": _Sklearn.clusters,
-    "MultiOutputRegressor": _Sklearn.several_numbers,
-    "NuSVC": _Sklearn.vectors,
-    "NuSVR": _Sklearn.vectors,
-    "OneClassSVM": _Sklearn.vectors,
-    "RANSACRegressor": _Sklearn.inner,
-    "SVC": _Sklearn.vectors,
-    "SVR": _Sklearn.vectors,
-    "StackingClassifier": _Sklearn.stacking,
-    "StackingRegressor": _Sklearn.stacking,
-    "TransformedTargetRegressor": _Sklearn.transformed_target,
-    "VotingClassifier": _Sklearn.voting,
-    "VotingRegressor": _Sklearn.voting,
-}
 _LINEAR_CLASSIFIERS = frozenset(
     {
         "LinearDiscriminantAnalysis", "LinearSVC", "LogisticRegression", "LogisticRegressionCV", "PassiveAggressiveClassifier",
@@ -880,6 +855,34 @@ _DELEGATED = frozenset(
 """Estimators that skl2onnx writes."""
 _IN_DOUBLE = _DELEGATED - frozenset({"AdaBoostClassifier", "AdaBoostRegressor"})
 """Those of them that it writes in double precision."""
+_ESTIMATORS: dict[str, Any] = {
+    **dict.fromkeys(trees.SKLEARN, _Sklearn.forest),
+    **dict.fromkeys(_LINEAR_CLASSIFIERS, _Sklearn.linear_classifier),
+    **dict.fromkeys(_LINEAR_REGRESSORS, _Sklearn.linear_regressor),
+    **dict.fromkeys(_DELEGATED, _Sklearn.delegated),
+    "BaggingClassifier": _Sklearn.bagging,
+    "BaggingRegressor": _Sklearn.bagging,
+    "IsolationForest": _Sklearn.isolation,
+    "KMeans": _Sklearn.clusters,
+    "KNeighborsClassifier": _Sklearn.neighbours,
+    "KNeighborsRegressor": _Sklearn.neighbours,
+    "MLPClassifier": _Sklearn.network,
+    "MLPRegressor": _Sklearn.network,
+    "MiniBatchKMeans": _Sklearn.clusters,
+    "MultiOutputRegressor": _Sklearn.several_numbers,
+    "NuSVC": _Sklearn.vectors,
+    "NuSVR": _Sklearn.vectors,
+    "OneClassSVM": _Sklearn.vectors,
+    "RANSACRegressor": _Sklearn.inner,
+    "SVC": _Sklearn.vectors,
+    "SVR": _Sklearn.vectors,
+    "StackingClassifier": _Sklearn.stacking,
+    "StackingRegressor": _Sklearn.stacking,
+    "TransformedTargetRegressor": _Sklearn.transformed_target,
+    "VotingClassifier": _Sklearn.voting,
+    "VotingRegressor": _Sklearn.voting,
+}
+"""What writes the estimators that are known, by the names of their classes."""
 _TOKENS = {r"(?u)\b\w\w+\b": r"[\pL\pN_][\pL\pN_]+", r"(?u)\b\w+\b": r"[\pL\pN_]+"}
 """The patterns of words that are known, as onnxruntime's regular expressions write them."""
 
@@ -889,11 +892,6 @@ def best(model: Any) -> Any:
     while hasattr(model, "best_estimator_"):
         model = model.best_estimator_
     return model
-
-
-def package(value: Any) -> str:
-    """The package that a value's class comes from."""
-    return type(value).__module__.split(".")[0]
 
 
 def _listed(categories: Any) -> list[Any]:
@@ -906,30 +904,6 @@ def _common(classes: Any, every: Sequence[Any]) -> Any:
     if len(kinds) > 1:
         raise NotConverted("labels of several types, one beside the other")
     return np.asarray(classes)
-
-
-def specified(transformer: Any, spec: Any, names: Sequence[str], count: int) -> list[int]:
-    """The places among `count` columns, called `names` where they have names, that a ColumnTransformer's specification means."""
-    kept = ("feature_names_in_", "_feature_names_in", "_df_columns")  # since 1.0, and before
-    known = next((getattr(transformer, one) for one in kept if getattr(transformer, one, None) is not None), None)
-    fitted = [str(name) for name in known] if known is not None else list(names)
-    total = len(fitted) or count
-    if isinstance(spec, slice):
-        start = fitted.index(spec.start) if isinstance(spec.start, str) else spec.start
-        stop = fitted.index(spec.stop) + 1 if isinstance(spec.stop, str) else spec.stop
-        places = list(range(total))[start : stop : spec.step]
-    else:
-        wanted = [spec] if isinstance(spec, (str, int, np.integer)) else list(spec)
-        if wanted and all(isinstance(one, (bool, np.bool_)) for one in wanted):
-            places = [place for place, one in enumerate(wanted) if one]
-        else:
-            places = [fitted.index(one) if isinstance(one, str) else int(one) % total for one in wanted]
-    if not names or known is None:
-        return places
-    lost = [fitted[place] for place in places if fitted[place] not in names]
-    if lost:
-        raise NotConverted(f"a ColumnTransformer of the column {lost[0]!r}, which the signature lacks")
-    return [list(names).index(fitted[place]) for place in places]
 
 
 def one_hot_positions(encoder: Any, place: int, count: int) -> tuple[list[int], int, int]:
