@@ -19,7 +19,7 @@ from modelport.conversion import converting, parity
 from modelport.conversion.child import Child, Remote
 from modelport.conversion.converting import Converted, Here
 from modelport.engines import Engine
-from modelport.frameworks import Card, onnx
+from modelport.frameworks import Card, onnx, xgboost
 from modelport.frameworks.portable import to_onnx
 from modelport.frameworks.portable.graphs import NeedsConverter, NotConverted
 from modelport.samples import Sample
@@ -42,7 +42,8 @@ NATIVE = {
 IN_DOUBLE = {
     "hist_gradient_boosting", "hist_gradient_boosting_numbers", "histograms_of_a_count", "histograms_of_three", "kmeans",
     "lightgbm_booster", "lightgbm_classifier", "lightgbm_forest", "lightgbm_one_against_all", "lightgbm_regressor", "lightgbm_tweedie",
-    "lightgbm_with_missing_values", "matrix_with_a_column_transformer", "sparse_strings_and_xgboost", "strings_and_boosting",
+    "lightgbm_with_missing_values", "matrix_with_a_column_transformer", "ranker_in_a_pipeline", "sparse_strings_and_xgboost",
+    "strings_and_boosting",
     "strings_and_catboost", "strings_and_forest", "strings_and_lightgbm", "strings_and_xgboost",
 }  # fmt: skip
 """Whose thresholds are of double precision, or that scale numbers before they look at them: single precision is refused by the gate."""
@@ -54,6 +55,8 @@ def native(model: Any, frame: Any, schema: Signature | None = None) -> tuple[Eng
     framework = plugins.framework(library)
     names = tuple(map(str, frame.columns)) if hasattr(model, "feature_names_in_") else ()
     card = Card(library, f"{type(model).__module__}.{type(model).__name__}", library, features=names)
+    if library == "xgboost":
+        model = xgboost._view(model)  # as it is when it has been loaded
     described = framework.describe(model, card)
     sample = samples.from_object(frame)
     engine = Engine(framework, model, inference.infer(described, card, sample, schema), described)
@@ -61,7 +64,7 @@ def native(model: Any, frame: Any, schema: Signature | None = None) -> tuple[Eng
 
 
 def converted(engine: Engine, sample: Sample | None = None) -> Converted:
-    library = type(engine.model).__module__.split(".")[0]
+    library = engine.framework.__name__.rpartition(".")[2]
     return converting.convert(engine, sample, [], Here(library, engine.model, library))
 
 
