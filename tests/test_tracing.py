@@ -234,7 +234,7 @@ def test_spans_of_a_real_service_are_sent_before_its_processes_end(monkeypatch: 
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert process.stdout is not None
         port = json.loads(process.stdout.readline())["port"]
-        running = Live(f"http://127.0.0.1:{port}", port, None)  # type: ignore[arg-type]  its log is the process's
+        running = Live(f"http://127.0.0.1:{port}", port, None, None)  # type: ignore[arg-type]  what is behind it is in its process
         with running.client() as client:
             own = client.post("/predict", json=FLOWER, headers={"traceparent": PARENT}).headers["traceparent"]
         process.terminate()
