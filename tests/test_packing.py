@@ -158,6 +158,21 @@ def test_what_is_proven_as_onnx_needs_onnxruntime_alone(name: str, precision: st
     assert inspected.card.details["producer"] == "modelport"
 
 
+def test_integers_that_single_precision_does_not_tell_apart_are_refused_or_computed_in_doubles(tmp_path: Path) -> None:
+    import pandas as pd
+    from sklearn.linear_model import LinearRegression
+
+    frame = pd.DataFrame({"count": np.arange(200), "share": np.linspace(0, 1, 200)})
+    path = written(LinearRegression().fit(frame, frame["count"] * 3.0), tmp_path)
+    single = engines.load(packed(path, tmp_path / "single", onnx="auto", sample=frame))
+    with pytest.raises(InvalidInput, match="/count: expected an integer of at most 16777216, got 16777217"):
+        single.answer([{"count": 2**24 + 1, "share": 0.5}])
+    large = {"inputs": [{"name": "count", "kind": "integer", "maximum": 10**9}]}
+    bundle = packed(path, tmp_path / "double", onnx="auto", sample=frame, schema=large)
+    answers = [engines.load(bundle, wanted).answer([{"count": 2**24 + 1, "share": 0.5}])[0] for wanted in ("onnx", "native")]
+    assert answers[0]["prediction"] == pytest.approx(answers[1]["prediction"], rel=1e-9)
+
+
 def test_numbers_that_overflow_in_the_graph_are_out_of_bounds_though_the_model_computes_them(tmp_path: Path) -> None:
     from sklearn.linear_model import LogisticRegression
 

@@ -179,7 +179,8 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
             _write_onnx(converted, folder)
         if converted is not None and converted.graph is not None:
             needed = ("numpy", "onnxruntime")
-            signature = _computable_by_both(engine, engines.load_onnx(folder / ONNX, unbounded))
+            told_apart = converting.told_apart(unbounded, converted.evidence["precision"])
+            signature = _computable_by_both(engine, engines.load_onnx(folder / ONNX, told_apart))
         requirements = _pins((*needed, "pillow") if any(one.kind == "image" for one in signature.inputs) else needed)
     (folder / "requirements.txt").write_text(requirements)
     lineage = _lineage((checkout or path.parent).resolve(), options)

@@ -162,6 +162,20 @@ def _too_large(signature: Signature, sample: Sample | None) -> str:
     return ""
 
 
+def told_apart(signature: Signature, precision: str) -> Signature:
+    """The signature with bounds of its integers within which a graph of this `precision` tells each from the next; stated ones stay."""
+    if precision != "float32":
+        return signature
+
+    def bounded(field: Field) -> Field:
+        if field.kind != "integer" or field.shape:
+            return field
+        lowest = -_EXACT if field.minimum is None else field.minimum
+        return replace(field, minimum=lowest, maximum=_EXACT if field.maximum is None else field.maximum)
+
+    return replace(signature, inputs=tuple(map(bounded, signature.inputs)))
+
+
 def _evidence(
     found: Parity, asked: Questions | None, precision: str, converter: Converter, tries: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
