@@ -161,7 +161,10 @@ def test_14_whatever_a_killed_worker_was_doing_no_caller_gets_a_wrong_answer_or_
 
 
 def test_14_of_requests_sent_one_behind_the_other_a_killed_worker_answers_the_first_ones_in_order(bundle: Path) -> None:
-    """Scenario 14, pipelined: what comes are the answers to the first requests, then at most one error, then the end."""
+    """Scenario 14, pipelined: what comes are the answers to the first requests, then at most one error, then the end.
+
+    On a machine with too little time a worker may refuse some of them, as it would any other, in their place.
+    """
     often, at_once = 60, 24
 
     def insist(service: Running, caller: int) -> tuple[int, int]:
@@ -172,11 +175,13 @@ def test_14_of_requests_sent_one_behind_the_other_a_killed_worker_answers_the_fi
                 connection.sendall(b"".join(map(_post, numbers)))
                 connection.shutdown(socket.SHUT_WR) if burst % 2 else None  # half of them send nothing more
                 answers = _answers(_some(connection, at_once))
-            good = [said for status, said in answers if status == 200]
-            assert good == [{"prediction": 2.0 * number} for number in numbers[: len(good)]]
-            assert [status for status, _ in answers[len(good) :]] in ([], [503])
-            whole += len(good) == at_once
-            broken += len(good) < at_once
+            for number, (status, said) in zip(numbers, answers, strict=False):
+                assert status == 503 or said == {"prediction": 2.0 * number}
+            lost = [at for at, (status, said) in enumerate(answers) if status == 503 and "wait for the model" not in str(said)]
+            assert lost in ([], [len(answers) - 1])
+            good = sum(status == 200 for status, _ in answers)
+            whole += good == at_once
+            broken += good < at_once
         return whole, broken
 
     with serving(bundle, workers=2) as service, ThreadPoolExecutor(8) as callers:

@@ -81,6 +81,11 @@ class Work(Generic[AnyRows, Answers]):
     state: int = 0
 
     @property
+    def connection(self) -> int:
+        """What tells its connection from others."""
+        return self.slot if self.slot >= 0 else id(self)
+
+    @property
     def is_waiting(self) -> bool:
         """Whether no call with it has begun."""
         return self.state < _BEGUN
@@ -264,7 +269,7 @@ class Batcher(Generic[AnyRows, Answers]):
         """Of the last calls that left some waiting, until a call leaves none: how fast a line moves, also where urgent works keep calls
         small, or rows cost other than the pace says."""
         self._patience_s: dict[str, float] = {}
-        """How long callers wait before they leave, of whose requests more left than stayed when their turn came; until none waits."""
+        """How long callers wait before they leave, of whose connections more had ended than stayed when their turn came; until none waits."""
         self._scheduled = False
         self._behind_since: float | None = None
         """Since when each call has left some waiting, by `loop.time()`; None when the last has not."""
@@ -331,10 +336,11 @@ class Batcher(Generic[AnyRows, Answers]):
         row_s = self._queue_s / self._queue_rows if self._queue_rows else 0.0
         wait_s = self._left_s(now) + max(self.pace.wait(rows_ahead + rows), row_s * (rows_ahead + rows))
         standing = self._behind_since is not None and now - self._behind_since > self.timeout_s
-        left_s = min(work.deadline - now, self._patience_s.get(work.caller, math.inf))
-        late_s = wait_s / (_SURE_OF_STANDING if standing else _SURE) - left_s
+        patience_s = self._patience_s.get(work.caller, math.inf)
+        late_s = wait_s / (_SURE_OF_STANDING if standing else _SURE) - min(work.deadline - now, patience_s)
         if late_s > 0:
-            self._refuse("wait", f"{self._waiting} requests wait for the model; an answer would take {wait_s:.1f} s", late_s)
+            leave = "" if patience_s == math.inf else f", and most of your requests are given up after {patience_s:.2g} s"
+            self._refuse("wait", f"{self._waiting} requests wait for the model; an answer would take {wait_s:.2g} s{leave}", late_s)
         if self._waiting >= self._max_waiting or self._waiting_bytes + len(work.body) > _MAX_WAITING_BYTES:
             self._refuse("full", f"{self._waiting} requests wait for the model already", wait_s / 2)
 
@@ -400,11 +406,11 @@ class Batcher(Generic[AnyRows, Answers]):
         worst_s = max(each_s, self.pace.doubt_s)
         works: list[Work[AnyRows, Answers]] = []
         expired: list[Work[AnyRows, Answers]] = []
-        gone: dict[str, int] = {}
+        gone: dict[str, set[int]] = {}
         rows = 0
         for work in self._in_turn():
             if not work.is_waiting:
-                gone[work.caller] = gone.get(work.caller, 0) + 1
+                gone.setdefault(work.caller, set()).add(work.connection)
                 if self._observer is not None:
                     self._observer.shed("left")
                 continue
@@ -422,10 +428,10 @@ class Batcher(Generic[AnyRows, Answers]):
                 expired.append(work)
         for work in expired:
             self._expire(work)
-        for caller, count in gone.items():
-            stayed = [self._clock() - work.arrived for work in works if work.caller == caller]
-            if 0 < len(stayed) < count:
-                self._patience_s[caller] = max(stayed)
+        for caller, left in gone.items():  # by connections: one that ends takes all with it that was sent on it
+            stayed = {work.connection: self._clock() - work.arrived for work in works if work.caller == caller}
+            if 0 < len(stayed) < len(left):
+                self._patience_s[caller] = max(stayed.values())
         return works, rows
 
     def _in_turn(self) -> Iterator[Work[AnyRows, Answers]]:
