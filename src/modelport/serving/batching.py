@@ -269,7 +269,7 @@ class Batcher(Generic[AnyRows, Answers]):
         """Of the last calls that left some waiting, until a call leaves none: how fast a line moves, also where urgent works keep calls
         small, or rows cost other than the pace says."""
         self._patience_s: dict[str, float] = {}
-        """How long callers wait before they leave, of whose connections more had ended than stayed when their turn came; until none waits."""
+        """How long callers wait before they leave, of whose connections more had ended than stayed at their turn; until none waits."""
         self._scheduled = False
         self._behind_since: float | None = None
         """Since when each call has left some waiting, by `loop.time()`; None when the last has not."""
