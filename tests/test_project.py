@@ -89,3 +89,30 @@ def test_a_field_stated_wrongly_is_named_with_the_file(tmp_path: Path) -> None:
     with pytest.raises(SignatureError) as caught:
         read(tmp_path, '[[inputs]]\nname = "a"\nkind = "number"\nminimun = 1')
     assert caught.value.message == f"{tmp_path / 'modelport.toml'}: field 'a' has no 'minimun'; did you mean \"minimum\"?"
+
+
+def test_how_a_model_is_trained_is_a_command_and_its_files_are_from_the_project(tmp_path: Path) -> None:
+    made = read(tmp_path, '[train]\ncommand = "python -m \'my training\' --fast"\nmetrics = "out/m.json"\nrequirements = "r.txt"')
+    assert made.train == project.Train(("python", "-m", "my training", "--fast"), tmp_path / "out" / "m.json", tmp_path / "r.txt")
+    assert read(tmp_path, '[train]\ncommand = ["make", "model"]').train == project.Train(("make", "model"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train = 7", "train is 7"),
+        ("[train]", "[train] command is None"),
+        ('[train]\ncommand = ""', "[train] command is ''"),
+        ("[train]\ncommand = []", "[train] command is []"),
+        ("[train]\ncommand = [1]", "[train] command is [1]"),
+        ('[train]\ncommand = "python \'train.py"', "No closing quotation"),
+        ('[train]\ncommand = "make"\nmetric = "m.json"', "[train] has no 'metric'; did you mean \"metrics\"?"),
+        ('[train]\ncommand = "make"\nmetrics = 7', "[train] metrics is 7"),
+        ('[train]\ncommand = "make"\nrequirements = ["a"]', "[train] requirements is ['a']"),
+    ],
+)
+def test_a_wrong_word_about_training_is_named_with_the_file(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path, text)
+    assert caught.value.message.startswith(str(tmp_path / "modelport.toml"))
+    assert words in caught.value.message

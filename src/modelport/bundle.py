@@ -157,10 +157,15 @@ class Bundle:
 def check_name(name: str) -> str:
     """`name` when it is one a bundle can have. UsageError otherwise."""
     if not NAME.fullmatch(name) or len(name) > 128:
-        plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:128]
+        plain = slug(name)
         hint = f"For example {plain!r}." if plain else "For example 'iris'."
         raise UsageError(f"{name!r} is no name for a bundle: lower-case letters, digits and single . _ - between them", hint=hint)
     return name
+
+
+def slug(text: str) -> str:
+    """A name for a bundle made of any text: lower-case letters and digits with single dashes; "" where it has none of them."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:128].strip("-")
 
 
 def write(folder: Path, **about: Any) -> Bundle:

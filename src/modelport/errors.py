@@ -7,6 +7,7 @@
     ├── MissingLibrary             1   500   a library is not installed: install it
     ├── NoEnvironment              1   500   no environment of a model's time can be made
     ├── ModelFileError             1   500   the model file cannot be read or loaded
+    ├── TrainingFailed             1   500   a training command fails, or does not write what it should
     ├── BundleError                1   500   a bundle is damaged, or is not one
     ├── Refused                    3   403   a gate said no: the message says which, and how to open it
     │   ├── Untrusted              3   403   a pickle would import what is not on the allow-list
@@ -110,6 +111,13 @@ class ModelFileError(ModelportError):
 
     code = "model-file"
     title = "The model file cannot be used"
+
+
+class TrainingFailed(ModelportError):
+    """Raised when a project's training command fails, or does not write the model or the metrics that it should."""
+
+    code = "training-failed"
+    title = "The training failed"
 
 
 class BundleError(ModelportError):

@@ -136,7 +136,7 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
 
     The lineage is that of the git checkout in which the file lies, or of that at `checkout`. `told` hears what takes longer, a line each.
     """
-    name = bundles.check_name(options.name or _slug(path.stem))
+    name = bundles.check_name(options.name or bundles.slug(path.stem) or "model")
     if tables.is_table(path, options.key):
         return _pack_table(path, None, folder, replace(options, name=name), checkout or path.parent)
     seen = inspection.inspect(path)
@@ -549,10 +549,6 @@ def _metric(name: str, value: Any) -> float:
     if not math.isfinite(number) or isinstance(value, bool):
         raise UsageError(f"metric {name!r} is {value!r}", hint="A metric is a finite number: rmse=4.1.")
     return number
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "model"
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -25,12 +25,22 @@ A model of pictures states what it takes of them, and what its answers are calle
     mean = [0.485, 0.456, 0.406]
     std = [0.229, 0.224, 0.225]
 
+How the model is trained, for `modelport train` and for images that train it:
+
+    [train]
+    command = "python train.py"
+    metrics = "metrics.json"
+    requirements = "requirements.txt"
+
+`metrics` is a JSON file that the command writes, an object of numbers; `requirements` names what training needs beside Modelport.
+
 Its keys are the options of `pack` by the same names, with `model` for the model file and `inputs` and `outputs` for what the schema states.
 """
 
 from __future__ import annotations
 
 import math
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,7 +56,20 @@ _PATH = ("model", "sample", "schema", "labels")
 _PATHS = ("code", "include", "data")
 _LISTS = ("output", "key")
 _TABLES = ("metric", "label")
-KEYS = (*_TEXT, *_PATH, *_PATHS, *_LISTS, *_TABLES, "image", "inputs", "outputs")
+_TRAIN = ("command", "metrics", "requirements")
+KEYS = (*_TEXT, *_PATH, *_PATHS, *_LISTS, *_TABLES, "image", "train", "inputs", "outputs")
+
+
+@dataclass(frozen=True)
+class Train:
+    """How a project's model is trained: the table [train]. Paths are from the project's folder."""
+
+    command: tuple[str, ...]
+    """The words of the command, which runs in the project's folder."""
+    metrics: Path | None = None
+    """The JSON file that the command writes: an object of numbers."""
+    requirements: Path | None = None
+    """What training needs beside Modelport, as pip takes it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,7 @@ class Project:
     folder: Path
     model: Path | None
     options: Mapping[str, Any]
+    train: Train | None = None
 
 
 def find(folder: Path) -> Project | None:
@@ -81,8 +105,28 @@ def read(path: Path) -> Project:
         if "schema" in options:
             raise UsageError(f"{path} has both 'schema' and '{next(iter(stated))}'", hint="State the fields in one place.")
         options["schema"] = Signature.from_dict(stated, str(path))
-    model = options.pop("model", None)
-    return Project(folder, model, options)
+    model, train = options.pop("model", None), options.pop("train", None)
+    return Project(folder, model, options, train)
+
+
+def _train(path: Path, folder: Path, raw: Any) -> Train:
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path}: train is {raw!r}", hint='It is a table: [train], and below it command = "python train.py".')
+    for key in raw:
+        if key not in _TRAIN:
+            raise UsageError(f"{path}: [train] has no {key!r}{did_you_mean(key, _TRAIN)}", hint=f"Keys: {', '.join(_TRAIN)}.")
+    command = raw.get("command")
+    try:
+        words = shlex.split(command) if isinstance(command, str) else command
+    except ValueError as error:
+        raise UsageError(f"{path}: [train] command is {command!r}: {error}", hint="It is read as a shell would split it.") from error
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words) or not words[0]:
+        raise UsageError(f"{path}: [train] command is {command!r}", hint='It is like "python train.py", or a list of words.')
+    for key in ("metrics", "requirements"):
+        if key in raw and (not isinstance(raw[key], str) or not raw[key]):
+            raise UsageError(f"{path}: [train] {key} is {raw[key]!r}", hint="It is the path of a file, from the project's folder.")
+    metrics, requirements = (folder / raw[key] if key in raw else None for key in ("metrics", "requirements"))
+    return Train(tuple(words), metrics, requirements)
 
 
 def _value(path: Path, folder: Path, key: str, value: Any) -> Any:
@@ -102,7 +146,7 @@ def _value(path: Path, folder: Path, key: str, value: Any) -> Any:
         if not isinstance(value, dict) or not all(map(fits, value.values())):
             raise wrong(f"a table of {'finite numbers' if key == 'metric' else 'strings'}")
         return value
-    return value
+    return _train(path, folder, value) if key == "train" else value
 
 
 def _is_number(value: Any) -> bool:

@@ -77,7 +77,11 @@ class Reader:
 def _made(folder: str, names: list[str]) -> list[str]:
     """What the examples make beside their files, as .gitignore has it; what lies deeper came with them."""
     beside = Path(folder).parent == ROOT / "examples"
-    return [name for name in names if name == "__pycache__" or (beside and name.endswith((".pkl", ".joblib", ".csv", "parameters.json")))]
+    return [
+        name
+        for name in names
+        if name == "__pycache__" or (beside and name.endswith((".pkl", ".joblib", ".csv", "metrics.json", "parameters.json")))
+    ]
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ VERBS = {
     "demo": "serve a small model that comes with Modelport",
     "inspect": "what a model file holds, read without running it",
     "doctor": "whether a model can be served here, and what that takes",
+    "init": "begin a project: modelport.toml and train.py",
+    "train": "run the project's training, and pack the model",
     "pack": "a model file becomes a versioned bundle",
     "predict": "predictions for CSV, Parquet or JSON lines files",
     "list": "the bundles in the store",

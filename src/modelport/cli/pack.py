@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,17 @@ def command(model: str | None, to: str | None, as_json: bool, **flags: Any) -> N
     modelport pack model.pkl --name iris --sample rows.csv
     modelport pack model.json --output shipping_estimated_price --metric rmse=4.1
     """
+    path, options = model_and_options(model, flags)
+    pack_and_say(path, options, to, as_json=as_json)
+
+
+def pack_and_say(path: Path, options: Mapping[str, Any], to: str | None, *, as_json: bool) -> None:
+    """Pack a model file into the store, or to the path `to`, and print what became of it."""
     import json
 
     from modelport.packing import Options, pack_file
     from modelport.store import Store
 
-    path, options = model_and_options(model, flags)
     with tempfile.TemporaryDirectory(prefix="modelport-pack-") as folder:
         bundle = pack_file(path, Path(folder), Options(**options), told=tell)
         if to is None:
@@ -88,6 +94,8 @@ def _summary(ref: str, bundle: Bundle) -> str:
         ("outputs", short_list([f"{field.name} ({field.kind})" for field in signature.outputs])),
         ("golden", f"{rows}: {kept}"),
     ]
+    if bundle.lineage.get("metrics"):
+        table.append(("metrics", short_list([f"{name} {value:g}" for name, value in bundle.lineage["metrics"].items()])))
     if bundle.card.details.get("not_served"):
         table.append(("not served", f"{short_list(bundle.card.details['not_served'])}: not all annotated"))
     proof = bundle.parity()
