@@ -26,6 +26,7 @@ VERBS = {
     "show": "what a bundle holds",
     "alias": "name a version: iris@production",
     "remove": "take versions out of the store",
+    "export": "files for Docker, Compose, Kubernetes, Knative and CI",
     "check": "whether a service or an image keeps a platform's contract",
     "client": "a typed Python client for one model",
 }

@@ -170,9 +170,9 @@ def settings_of(flags: dict[str, Any]) -> Settings:
         public=flags["public"] or on_vertex,
         host_names=tuple(name.lower() for name in flags["host_name"]),
         cors=tuple(origin.lower().rstrip("/") for origin in flags["cors"]),
-        max_memory_bytes=_bytes(flags["max_memory"], "--max-memory") if flags["max_memory"] else None,
-        max_body_bytes=_bytes(flags["max_body"]) if flags["max_body"] else Settings.max_body_bytes,
-        max_picture_bytes=_bytes(flags["max_body"]) if flags["max_body"] else Settings.max_picture_bytes,
+        max_memory_bytes=size_of(flags["max_memory"], "--max-memory") if flags["max_memory"] else None,
+        max_body_bytes=size_of(flags["max_body"]) if flags["max_body"] else Settings.max_body_bytes,
+        max_picture_bytes=size_of(flags["max_body"]) if flags["max_body"] else Settings.max_picture_bytes,
         allow_url=tuple(word.lower().rstrip("/") for word in flags["allow_url"]),
         max_rows=flags["max_rows"],
         workers=flags["workers"],
@@ -227,8 +227,8 @@ def port_of(environment: Any) -> int:
     return 8000
 
 
-def _bytes(text: str, flag: str = "--max-body") -> int:
-    """A size such as 16MB or 512k; a kilobyte is 1024 bytes."""
+def size_of(text: str, flag: str = "--max-body") -> int:
+    """Bytes of a size such as 16MB or 512k; a kilobyte is 1024 bytes."""
     match = _SIZE.fullmatch(text.strip())
     if match is None or int(match[1]) == 0:
         raise click.BadParameter(f"{text!r} is no size; one is like 16MB or 512k", param_hint=flag)
