@@ -16,7 +16,7 @@ def collect(path: Path, code: Sequence[str | Path] = (), include: Sequence[str |
 
     A .py file that is the model itself is one of them. UsageError for what cannot be there.
     """
-    named = [Path(one) for one in code]
+    named = [split(one)[0] for one in code]
     for one in named:
         if one.suffix != ".py" or not one.stem.isidentifier():
             raise UsageError(f"--code {one} is no Python module", hint="--code takes the .py file that defines what the model needs.")
@@ -26,6 +26,12 @@ def collect(path: Path, code: Sequence[str | Path] = (), include: Sequence[str |
             raise UsageError(f"two files are to be code/{place} in the bundle: {parts[place]} and {file}", hint="Give one another name.")
         parts.setdefault(place, file)
     return parts
+
+
+def split(one: str | Path) -> tuple[Path, str]:
+    """The file that a word of --code names, and the function in it, or "": "model.py:make_model"."""
+    file, colon, function = str(one).rpartition(":")
+    return (Path(file), function) if colon and file.endswith(".py") and function.isidentifier() else (Path(one), "")
 
 
 def copy(parts: Mapping[str, Path], folder: Path) -> Path | None:

@@ -13,7 +13,7 @@ import numpy as np
 from modelport import preprocessing
 from modelport.errors import SignatureError
 from modelport.frameworks import Card
-from modelport.preprocessing import Preprocessing
+from modelport.frameworks.pictured import image, image_like, sized
 from modelport.samples import Sample
 from modelport.signature import MAX_INTEGER, MAX_NUMBER, Columns, Field, Signature, WrongValue, check, did_you_mean, made_example, to_array
 
@@ -57,59 +57,13 @@ def pictured(described: Signature, said: Any) -> Signature:
         return described
     stated = preprocessing.stated(said)
     images = [field for field in described.inputs if field.kind == "image"]
-    found = images or [field for field in described.inputs if field.kind == "tensor" and _layout(field.shape)]
+    found = images or [field for field in described.inputs if field.kind == "tensor" and image_like(field.shape)]
     if len(found) != 1:
-        given = "; ".join(f"{field.name!r}, {_sized(field)}" for field in described.inputs[:8])
+        given = "; ".join(f"{field.name!r}, {sized(field)}" for field in described.inputs[:8])
         what = "has several inputs that could be pictures" if found else "takes no pictures"
         raise SignatureError(f"the model {what}: {given}", hint="--image is for models with one input of height, width and channels.")
-    image = _image(found[0], stated)
-    return replace(described, inputs=tuple(image if field is found[0] else field for field in described.inputs))
-
-
-def _image(field: Field, stated: Mapping[str, Any]) -> Field:
-    """The model's field as an image, of which some is stated."""
-    if field.kind != "image":
-        return Field("image", "image", description=field.description, preprocessing=_preprocessing(field, stated))
-    return replace(field, preprocessing=replace(field.preprocessing, **stated) if field.preprocessing else Preprocessing(**stated))
-
-
-def _layout(shape: Sequence[int]) -> str:
-    """Where the channels stand in a tensor of this shape; "" where it can be no picture. A free size may be any."""
-    if len(shape) == 2:
-        return "NHWC"  # grey pictures, with no axis for channels
-    if len(shape) != 3:
-        return ""
-    if shape[0] in (1, 3) or set(shape) == {-1}:
-        return "NCHW"
-    return "NHWC" if shape[-1] in (1, 3) else "NCHW" if shape[0] == -1 else ""
-
-
-def _preprocessing(field: Field, stated: Mapping[str, Any]) -> Preprocessing:
-    """What is stated, and what the model's own input says."""
-    layout = stated.get("layout") or _layout(field.shape)
-    sizes = (*field.shape, 1) if len(field.shape) == 2 else field.shape if layout == "NHWC" else (*field.shape[1:], field.shape[0])
-    own: dict[str, Any] = {"dtype": field.dtype, "mode": "L" if sizes[2] == 1 else stated.get("mode", "RGB")}
-    own |= {name: size for name, size in zip(("height", "width"), sizes, strict=False) if size > 0}
-    for name, value in own.items():
-        if stated.get(name, value) != value:
-            raise SignatureError(
-                f"the pictures' {name} is stated as {stated[name]}, and the model takes {value}: {field.name!r} is {_sized(field)}",
-                hint="State what it was trained with: --image, or [image] in modelport.toml.",
-            )
-    if not {"height", "width"} <= own.keys() | stated.keys():
-        raise SignatureError(
-            f"the model takes pictures of any size: its input {field.name!r} is {_sized(field)}", hint="State the size: --image 224"
-        )
-    if np.dtype(field.dtype or "float32").kind == "f":
-        own["scale"] = 1 / 255
-    return Preprocessing(**{**own, "layout": layout, **stated})
-
-
-def _sized(field: Field) -> str:
-    """A field's kind and shape, for people: "float32 of rows x 3 x any x any"."""
-    if not field.shape:
-        return f"a {field.kind}"
-    return f"{field.dtype or field.kind} of {' x '.join(['rows', *('any' if size < 0 else str(size) for size in field.shape)])}"
+    made = image(found[0], stated)
+    return replace(described, inputs=tuple(made if field is found[0] else field for field in described.inputs))
 
 
 def _named(card: Card, described: Signature) -> bool:
@@ -199,7 +153,7 @@ def _overridden(field: Field, stated: Field) -> Field:
     """What is stated, with what is not stated kept from the model: its dtype, shape, example and default."""
     if stated.kind == "image":
         said = {} if stated.preprocessing is None else stated.preprocessing.to_dict()
-        made = _image(field, said)
+        made = image(field, said)
         return replace(stated, preprocessing=made.preprocessing, example=stated.example or made.example)
     unstated = ("example", "description", "choices", *(("default", "schema") if stated.kind == field.kind else ()))
     kept = {key: getattr(field, key) for key in unstated if not getattr(stated, key)}

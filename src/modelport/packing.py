@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from modelport import bundle as bundles
-from modelport import code_files, engines, gates, inference, inspection, plugins, samples, tables
+from modelport import code_files, engines, gates, inference, inspection, plugins, preprocessing, samples, tables
 from modelport.bundle import ONNX, PARITY, Bundle
 from modelport.conversion import converting, old
 from modelport.conversion.converting import Converted, Converter, Here
@@ -40,7 +40,7 @@ from modelport.errors import (
     UsageError,
     VersionMismatch,
 )
-from modelport.frameworks import STATED_LABELS, Card, lookup
+from modelport.frameworks import STATED_IMAGE, STATED_LABELS, Card, lookup, torch_files
 from modelport.samples import Sample
 from modelport.signature import Columns, Signature, did_you_mean, moment_text, to_array
 from modelport.store import Entry, Store
@@ -71,9 +71,10 @@ class Options:
     output: Sequence[str] = ()
     """Names for the model's outputs, in order."""
     code: Sequence[str | Path] = ()
-    """Python files that define what the pickle needs. Modules beside a .py file that it imports come along by themselves."""
+    """Python files that define what the pickle needs; "model.py:make_model" names what makes the network of PyTorch weights. Modules beside
+    a .py file that it imports come along by themselves."""
     key: Sequence[str] = ()
-    """The columns by which a table is asked."""
+    """The columns by which a table is asked; or the key under which a PyTorch checkpoint has its weights."""
     include: Sequence[str | Path] = ()
     """Files and folders below the model's own that its code reads: there at the same place in the bundle."""
     metric: Mapping[str, float] = field(default_factory=dict)
@@ -148,12 +149,12 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
         raise ModelFileError(f"{path} holds no model that is known here", hint=f"`modelport inspect {path}` says what it holds.")
     if card.framework == "lookup" and card.cls != lookup.TABLE:
         return _pack_table(path, card, folder, replace(options, name=name), checkout or path.parent)
-    if options.key:
-        raise UsageError(f"{path} is no table, and a key is named", hint="--key is for dicts, DataFrames and files of rows.")
+    if options.key and card.framework != "torch":
+        raise UsageError(f"{path} is no table, and a key is named", hint="--key is for dicts, DataFrames, files of rows and checkpoints.")
     code_folder = code_files.copy(parts, folder)
 
     at = folder / "code" / path.name if path in parts.values() else path
-    card = _labelled(card, options.labels)
+    card = _labelled(_stated_of(card, options), options.labels)
     with _loaded(at, seen, card, options, code_folder, told) as (engine, python, converter):
         described = inference.pictured(engine.described, options.image)
         sample = _sample(options, pictures=any(one.kind == "image" for one in described.inputs))
@@ -173,7 +174,7 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
         model = f"code/{path.name}" if at != path else _write_model(engine, path, card, folder)
         golden = _write_rows(engine, card, sample, folder, others)
         needed = engine.framework.requirements(engine.model, card)
-        converted = _converted(engine, converter, sample, golden, path, seen, options, told)
+        converted = _converted(engine, card, converter, sample, golden, path, seen, options, told)
         _check_served(path, card, options, converted)
         if converted is not None:
             _write_onnx(converted, folder)
@@ -291,6 +292,9 @@ def _as_file(model: Any) -> Iterator[Path]:
         if hasattr(model, "SerializeToString") and hasattr(model, "graph"):
             path = Path(folder) / "model.onnx"
             path.write_bytes(model.SerializeToString(deterministic=True))
+        elif hasattr(model, "state_dict") and hasattr(model, "named_modules"):
+            path = Path(folder) / "model.pt"
+            _write_network(model, path)
         else:
             path = Path(folder) / "model.pkl"
             try:
@@ -303,6 +307,16 @@ def _as_file(model: Any) -> Iterator[Path]:
         yield path
 
 
+def _write_network(network: Any, path: Path) -> None:
+    """A PyTorch module as a file."""
+    import torch
+
+    if isinstance(network, torch.jit.ScriptModule):
+        network.save(str(path))
+    else:
+        torch.save(network, path)
+
+
 def _sample(options: Options, *, pictures: bool) -> Sample | None:
     """The sample; with the pictures that its cells name where the model takes `pictures`."""
     if options.sample is None:
@@ -313,6 +327,22 @@ def _sample(options: Options, *, pictures: bool) -> Sample | None:
     if pictures:
         sample = samples.with_pictures(sample, Path(given).parent if is_path else Path())
     return sample.without(options.target) if options.target else sample
+
+
+def _stated_of(card: Card, options: Options) -> Card:
+    """The card with what is stated of the pictures that the model takes, and of how a network is made of its weights."""
+    said: dict[str, Any] = {} if options.image is None else {STATED_IMAGE: preprocessing.stated(options.image)}
+    factories = [(file, function) for file, function in map(code_files.split, options.code) if function]
+    if len(factories) > 1 or (factories and card.framework != "torch"):
+        what = "several functions are named with --code" if len(factories) > 1 else f"--code names {factories[0][1]}()"
+        raise UsageError(what, hint="--code model.py:make_model names the one that makes the network of PyTorch weights.")
+    if len(options.key) > 1:
+        raise UsageError("several keys are named", hint="--key names the one under which a checkpoint has its weights.")
+    if factories:
+        said[torch_files.FACTORY] = f"{factories[0][0].stem}:{factories[0][1]}"
+    if options.key:
+        said[torch_files.KEY] = options.key[0]
+    return replace(card, details={**card.details, **said}) if said else card
 
 
 def _labelled(card: Card, labels: Any) -> Card:
@@ -366,6 +396,7 @@ def _write_model(engine: engines.Engine, path: Path, card: Card, folder: Path) -
 
 def _converted(
     engine: engines.Engine,
+    card: Card,
     converter: Converter | None,
     sample: Sample | None,
     golden: Mapping[str, Any],
@@ -379,7 +410,11 @@ def _converted(
     Where a converter is needed that is not installed, an environment that has it converts the model; where none can be made, that is the
     reason why there is no ONNX.
     """
-    if converter is None or options.onnx == "off":
+    if options.onnx == "off":
+        return None
+    if hasattr(engine.framework, "graph"):
+        return converting.export(engine, card, sample, golden["rows"])
+    if converter is None:
         return None
     converted = converting.convert(engine, sample, golden["rows"], converter)
     assert seen.card is not None

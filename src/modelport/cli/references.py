@@ -48,8 +48,10 @@ def packing_options(command: _Command) -> _Command:
             click.option("--target", metavar="COLUMN", help="The sample's column that the model predicts."),
             click.option("--schema", metavar="FILE", help="State the inputs: .json or .toml."),
             click.option("--output", metavar="NAME", multiple=True, help="Name the model's output; again for the next one."),
-            click.option("--key", metavar="COLUMN", multiple=True, help="Serve a table by this column; again for a key of several."),
-            click.option("--code", metavar="FILE", multiple=True, help="A .py file that defines what the pickle needs."),
+            click.option(
+                "--key", metavar="COLUMN", multiple=True, help="Serve a table by this column; again for several. Or a checkpoint's key."
+            ),
+            click.option("--code", metavar="FILE", multiple=True, help="A .py file with what the pickle needs; model.py:make_model."),
             click.option("--include", metavar="PATH", multiple=True, help="A file or folder beside the model that its code reads."),
             click.option(
                 "--python-env",

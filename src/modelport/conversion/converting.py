@@ -17,7 +17,7 @@ from modelport.conversion import parity
 from modelport.conversion.parity import TOLERANCE, Parity, Questions
 from modelport.engines import Engine, difference, load_onnx
 from modelport.errors import ModelportError
-from modelport.frameworks import tabular
+from modelport.frameworks import Card, tabular
 from modelport.frameworks.portable import boundaries, to_onnx
 from modelport.frameworks.portable.graphs import NeedsConverter, NotConverted
 from modelport.samples import Sample
@@ -105,11 +105,27 @@ def convert(engine: Engine, sample: Sample | None, golden: Sequence[Mapping[str,
             last = _proven(engine, graph, golden, asked)
             why = last.why
         if not why:
-            return Converted(graph, _evidence(last, asked, precision, converter, tries))
+            return Converted(graph, _evidence(last, asked, precision, converter.versions, tries))
         tries.append({"precision": precision, "why": why})
         if not graph and precision == "float32" and why.startswith("no ONNX form"):
             break
-    return Converted(None, _evidence(replace(last, why=tries[-1]["why"]), asked, "", converter, tries), lacking)
+    return Converted(None, _evidence(replace(last, why=tries[-1]["why"]), asked, "", converter.versions, tries), lacking)
+
+
+def export(engine: Engine, card: Card, sample: Sample | None, golden: Sequence[Mapping[str, Any]]) -> Converted:
+    """The model of the native `engine`, whose framework writes graphs itself, as a graph that answers as it does; as `convert`."""
+    found, asked, graph = Parity(0, 0, 0.0, relative=False), None, b""
+    try:
+        made: bytes = engine.framework.graph(engine.model, card, engine.signature)  # type: ignore[attr-defined]  # the caller has looked
+        asked = parity.noise(engine.signature, sample)
+        found = _proven(engine, made, golden, asked)
+        graph = made if found.passed else b""
+    except NotConverted as error:
+        found = replace(found, why=f"no ONNX form: {error}")
+    except Exception as error:  # noqa: BLE001 whatever a conversion runs into, the model stays what it is
+        found = replace(found, why=f"the conversion failed: {type(error).__name__}: {tabular.first_line(error)}")
+    tries = [] if graph else [{"precision": "float32", "why": found.why}]
+    return Converted(graph or None, _evidence(found, asked, "float32" if graph else "", _written_by(card), tries))
 
 
 def _proven(engine: Engine, graph: bytes, golden: Sequence[Mapping[str, Any]], asked: Questions) -> Parity:
@@ -177,10 +193,10 @@ def told_apart(signature: Signature, precision: str) -> Signature:
 
 
 def _evidence(
-    found: Parity, asked: Questions | None, precision: str, converter: Converter, tries: Sequence[Mapping[str, str]]
+    found: Parity, asked: Questions | None, precision: str, libraries: Mapping[str, str], tries: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
     """What stands in parity.json."""
-    versions = {key: value for key, value in converter.versions.items() if key != "python"}
+    versions = {key: value for key, value in libraries.items() if key != "python"}
     return {
         "passed": found.passed,
         "reason": found.why,
@@ -192,7 +208,7 @@ def _evidence(
         "largest_difference": _finite(found.largest_difference),
         "relative": found.relative,
         "tolerance": TOLERANCE,
-        "python": converter.versions.get("python", ""),
+        "python": libraries.get("python", ""),
         "versions": versions | {"onnxruntime": version("onnxruntime")},
         "tries": list(tries),
     }
@@ -204,8 +220,18 @@ def _finite(number: float) -> float | None:
 
 
 def _versions(framework: str, library: str) -> dict[str, str]:
-    found = {"python": ".".join(platform.python_version_tuple()[:2]), library: str(sys.modules[framework].__version__)}
-    for name in ("numpy", "skl2onnx", "onnx"):
+    return {library: str(sys.modules[framework].__version__), **_installed("numpy", "skl2onnx", "onnx")}
+
+
+def _written_by(card: Card) -> dict[str, str]:
+    """The versions of the libraries that take part where a framework writes a graph itself."""
+    return _installed(card.library, "torch", "numpy", "onnx", "onnxscript")
+
+
+def _installed(*distributions: str) -> dict[str, str]:
+    """The versions of those that are installed, and that of Python."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in distributions:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

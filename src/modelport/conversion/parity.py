@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,8 @@ TOLERANCE = 1e-4
 """How far a number may be from the original: absolute for probabilities and scores, relative for what a regressor answers."""
 _SAMPLE_ROWS, _SAMPLE_VALUES = 2000, 100_000
 """Of a sample, so many rows are asked at most, and fewer of a wide one."""
+_MOST_NOISE, _LEAST_NOISE = 500, 16
+"""So many random rows are asked of a model that says nothing of where it decides."""
 _SINGLE_ROWS = 50
 """So many rows are asked one by one too: a row alone is computed another way than many."""
 
@@ -60,6 +63,39 @@ def questions(signature: Signature, sample: Sample | None, made: Mapping[str, Se
     taken += _taken(signature, [dict(zip(names, row, strict=True)) for row in zip(*(made[name] for name in names), strict=True)])
     columns = {field.name: to_array(field, [record[field.name] for record in taken]) for field in signature.inputs}
     return Questions(columns, of_sample, len(taken) - of_sample)
+
+
+def noise(signature: Signature, sample: Sample | None) -> Questions:
+    """Rows spread over the sample, and random ones for a model that says nothing of where it decides; fewer where a row is large."""
+    rng = np.random.default_rng(0)
+    size = sum(math.prod(map(abs, field.preprocessing.shape if field.preprocessing else field.shape)) for field in signature.inputs)
+    rows = max(_LEAST_NOISE, min(_MOST_NOISE, _SAMPLE_VALUES // size))
+    made = {field.name: _random(field, rows, rng) for field in signature.inputs}
+    if sample is None:
+        return Questions(made, 0, rows)
+    asked = questions(signature, sample, {field.name: () for field in signature.inputs})
+    columns = {name: np.concatenate([asked.columns[name], array]) for name, array in made.items()} if asked.of_sample else made
+    return Questions(columns, asked.of_sample, rows)
+
+
+def _random(field: Field, rows: int, rng: np.random.Generator) -> Any:
+    """So many random values of a field, within its bounds; of pictures one half is grain, the other patches of colour."""
+    if field.preprocessing is not None:
+        height, width, channels = field.preprocessing.shape
+        pixels = rng.integers(0, 256, (rows, height, width, channels), dtype=np.uint8)
+        patches = rng.integers(0, 256, (rows // 2, 4, 4, channels), dtype=np.uint8)
+        pixels[: rows // 2] = patches[:, np.arange(height) * 4 // height][:, :, np.arange(width) * 4 // width]
+        return pixels
+    if field.kind not in ("number", "integer", "tensor"):
+        values = [False, True] if field.kind == "boolean" else field.choices or (field.example,)
+        return to_array(field, [values[place] for place in rng.integers(len(values), size=rows)])
+    whole = field.kind == "integer" or np.dtype(field.dtype or "float64").kind in "iu"
+    scale = rng.choice([0.1, 1.0, 10.0], size=(rows, *(1 for _ in field.shape)))
+    numbers = rng.normal(0.0, scale, (rows, *map(abs, field.shape)))
+    if whole:
+        numbers = np.abs(numbers).round()
+    lowest, highest = (-np.inf if field.minimum is None else field.minimum), (np.inf if field.maximum is None else field.maximum)
+    return to_array(field, list(np.clip(numbers, lowest, highest).astype(np.int64 if whole else np.float64)))
 
 
 def compare(native: Engine, graph: Engine, asked: Questions) -> Parity:

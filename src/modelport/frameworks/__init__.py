@@ -147,6 +147,8 @@ class Card:
 
 STATED_LABELS = "stated_labels"
 """In a card's details: its classes are the labels that whoever packs the model stated, and the model itself does not know them."""
+STATED_IMAGE = "stated_image"
+"""In a card's details: what whoever packs the model stated of the pictures that it takes, as `modelport.preprocessing.stated` gives it."""
 
 
 def instances(root: Any, *classes: str) -> Iterator[Instance]:
@@ -219,6 +221,10 @@ class Framework(Caller, Protocol):
 
     One whose models stand in pickles as bytes of its own format may offer `rebuild(contents, card)` too: the model in the pickle that
     `contents` describes, made of these bytes. Then its pickles are never loaded.
+
+    One that can write a model as ONNX may offer `graph(model, card, signature)`: the bytes of a graph that takes and gives what `predict`
+    does, with inputs and outputs in the signature's order, pictures as their pixels (uint8), and {"inputs": [names of the fields]} as JSON
+    in its metadata under "modelport". NotConverted says why there is none. The gate of `modelport.conversion` decides whether it is served.
     """
 
     def imports(self) -> frozenset[str]:

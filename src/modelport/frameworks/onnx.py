@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from modelport.errors import ModelFileError, SignatureError
-from modelport.frameworks import STATED_LABELS, Card, Contents, tabular, threads
+from modelport.errors import ModelFileError
+from modelport.frameworks import STATED_LABELS, Card, Contents, scoring, tabular, threads
+from modelport.frameworks.scoring import Scoring
 from modelport.signature import Columns, Field, Kind, Signature
 
 _DTYPES = {
@@ -36,15 +37,6 @@ class _Input:
     """How many fields it takes; 0 when it is a field of its own."""
     flat: bool
     """Whether its shape is (rows,), with no axis for columns."""
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What a graph's numbers are for which labels were stated, and what has to be done to make them so."""
-
-    name: Literal["probabilities", "scores"]
-    """scores are each between 0 and 1 and do not sum up to one: several labels may be right."""
-    function: Literal["", "softmax", "sigmoid"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +273,8 @@ def _fields(raw: list[Any], roles: tuple[str, ...], classes: tuple[Any, ...]) ->
 
 def predict(model: Loaded, columns: Columns, signature: Signature) -> Columns:
     """The answers as arrays called by the names that `describe` gave the outputs."""
-    columns = _with_tensors(columns, signature)
+    if not model.about:  # what we convert takes the pixels themselves
+        columns = _with_tensors(columns, signature)
     first = model.inputs[0]
     matrix = tabular.matrix_of(columns, model.names, signature) if first.columns > 1 else None
     if matrix is not None:
@@ -310,12 +303,9 @@ def _answers(model: Loaded, raw: list[Any]) -> Columns:
     """What the graph gave, by the names of the outputs."""
     if not model.labels:
         return dict(zip(model.roles, map(_array, raw), strict=True))
-    scores = _scored(model, raw[0])
+    scores = scoring.scored(raw[0], model.scoring, len(model.labels))
     labels = np.array(model.labels, dtype=object)[scores.argmax(axis=1)]
     return {"prediction": labels, model.scoring.name: scores, **dict(zip(model.roles[1:], map(_array, raw[1:]), strict=True))}
-
-
-# Numbers that labels were stated for
 
 
 def _scoring(model: Loaded) -> Scoring:
@@ -323,36 +313,8 @@ def _scoring(model: Loaded) -> Scoring:
     rng = np.random.default_rng(0)
     zeros = _zeros(model, model.free)
     noise = {name: row if row.dtype == object else rng.integers(0, 2, row.shape).astype(row.dtype) for name, row in zeros.items()}
-    seen = _numbers(np.concatenate([_run(model, feed)[0] for feed in (zeros, noise)]))
-    width, count = seen.shape[1], len(model.labels)
-    if width == 1 and count == 2:
-        return Scoring("probabilities", "" if model.last == "Sigmoid" else "sigmoid")
-    if width != count:
-        raise SignatureError(
-            f"{count} labels are stated, and the model gives {width} numbers", hint="--labels FILE has one a line, in the model's order."
-        )
-    if (seen >= 0).all() and (seen <= 1).all() and np.allclose(seen.sum(axis=1), 1, atol=1e-3):
-        return Scoring("probabilities", "")
-    return Scoring("scores", "") if model.last == "Sigmoid" else Scoring("probabilities", "softmax")
-
-
-def _numbers(answer: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """An output as (rows, numbers). SignatureError when it is none."""
-    array = np.asarray(answer)
-    if array.dtype.kind != "f" or array.ndim < 1:
-        raise SignatureError("labels are stated, and the model names its answers itself", hint="Leave out --labels.")
-    return array.reshape(len(array), -1).astype(np.float32)
-
-
-def _scored(model: Loaded, answer: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A number for each label."""
-    scores = _numbers(answer)
-    if model.scoring.function == "softmax":
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-    if model.scoring.function == "sigmoid":
-        scores = 1 / (1 + np.exp(-scores))
-    return tabular.both_classes(scores[:, 0]) if scores.shape[1] < len(model.labels) else scores
+    seen = np.concatenate([scoring.numbers(_run(model, feed)[0]) for feed in (zeros, noise)])
+    return scoring.of(seen, len(model.labels), sigmoid=model.last == "Sigmoid")
 
 
 def _texts(model: Loaded, name: str, column: tabular.Array) -> tabular.Array:
