@@ -16,6 +16,7 @@ from modelport.conversion.parity import Questions, compare, questions
 from modelport.engines import Engine
 from modelport.errors import InvalidInput
 from modelport.frameworks.portable import to_onnx
+from modelport.preprocessing import Preprocessing
 from modelport.samples import from_object
 from modelport.signature import Columns, Field, Signature
 from test_conversion import converted, native
@@ -234,3 +235,42 @@ def test_a_signature_of_other_names_is_served_as_well() -> None:
     outputs = (replace(native_engine.signature.outputs[0], name="band"), *native_engine.signature.outputs[1:])
     renamed = replace(native_engine, signature=Signature(inputs, outputs))
     assert converted(renamed).evidence["passed"]
+
+
+# Rows for models that do not say where they decide
+
+
+def test_random_rows_are_within_the_bounds_of_each_field_and_the_same_each_time() -> None:
+    fields = (
+        Field("x", "number", minimum=-1, maximum=1),
+        Field("n", "integer"),
+        Field("yes", "boolean"),
+        Field("kind", "category", choices=("a", "b")),
+        Field("words", "text", example="some"),
+        Field("tokens", "tensor", dtype="int64", shape=(3,)),
+    )
+    signature = Signature(fields, NUMBER.outputs)
+    found = parity.noise(signature, None)
+    assert (found.of_sample, found.made) == (0, 500)
+    columns = found.columns
+    assert np.abs(columns["x"]).max() == 1
+    assert columns["n"].dtype == np.int64
+    assert set(columns["kind"]) == {"a", "b"}
+    assert set(columns["words"]) == {"some"}
+    assert columns["yes"].dtype == bool
+    assert (columns["tokens"].shape, columns["tokens"].dtype, columns["tokens"].min()) == ((500, 3), np.int64, 0)
+    again = parity.noise(signature, None).columns
+    assert all((again[name] == column).all() for name, column in columns.items())
+
+
+def test_random_pictures_are_few_and_of_grain_and_of_patches() -> None:
+    image = Field("image", "image", preprocessing=Preprocessing(224, 224))
+    found = parity.noise(Signature((image,), NUMBER.outputs), None)
+    assert found.columns["image"].shape == (16, 224, 224, 3)
+    steps = np.abs(np.diff(found.columns["image"].astype(int), axis=2)).mean(axis=(1, 2, 3))
+    assert steps[:8].max() < 5 < 50 < steps[8:].min()
+
+
+def test_a_sample_goes_before_random_rows() -> None:
+    found = parity.noise(NUMBER, from_object({"x": [0.25, 0.5]}))
+    assert (found.of_sample, found.made, found.columns["x"][:2].tolist()) == (2, 500, [0.25, 0.5])

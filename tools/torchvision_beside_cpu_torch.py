@@ -9,6 +9,7 @@ refuse to run as torchvision itself does.
 
 import shutil
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 NAME = "torchvision_beside_cpu_torch"
@@ -16,12 +17,19 @@ _kept = []
 
 
 class Finder:
-    """Finds nothing; declares the operators when torchvision is first looked for."""
+    """Finds torchvision where it is, and declares the operators before it runs."""
 
     def find_spec(self, name, path=None, target=None):
-        if name == "torchvision":
-            sys.meta_path.remove(self)
-            _declare()
+        spec = PathFinder.find_spec(name, path, target) if name == "torchvision" else None
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def declared_first(module):
+                _declare()
+                run(module)
+
+            spec.loader.exec_module = declared_first
+        return spec
 
 
 def _declare():
@@ -29,7 +37,8 @@ def _declare():
 
     folder = next((Path(entry) / "torchvision" for entry in sys.path if (Path(entry) / "torchvision").is_dir()), Path())
     compiled = next(iter(sorted(folder.glob("_C*.so"))), None)
-    if torch.version.cuda is None and compiled is not None and b"libtorch_cuda" in compiled.read_bytes():
+    known = hasattr(torch.ops.torchvision, "nms")
+    if torch.version.cuda is None and compiled is not None and not known and b"libtorch_cuda" in compiled.read_bytes():
         library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

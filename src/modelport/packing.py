@@ -557,7 +557,8 @@ def _pins(names: Sequence[str]) -> str:
             continue
         installed[found.metadata["Name"].lower()] = found
         waiting += [requirement for requirement in found.requires or [] if "extra ==" not in requirement]
-    return "".join(f"{found.metadata['Name']}=={found.version}\n" for _, found in sorted(installed.items()))
+    # without the part behind a "+", which says for which processor a build is: another machine's index may have another
+    return "".join(f"{found.metadata['Name']}=={found.version.partition('+')[0]}\n" for _, found in sorted(installed.items()))
 
 
 def _installed(requirement: str) -> Distribution | None:

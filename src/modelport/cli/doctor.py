@@ -220,6 +220,6 @@ def _installed(name: str) -> str | None:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return version(name)
+        return version(name).partition("+")[0]  # as pins are written
     except PackageNotFoundError:
         return None

@@ -98,7 +98,7 @@ def _inputs(card: Card) -> str:
 
 
 def _tells(name: str, value: Any) -> bool:
-    return name != "inputs" and value not in ("", [], {}, None)
+    return name not in ("inputs", "imports") and value not in ("", [], {}, None)
 
 
 def _shown(value: Any, within: bool = False) -> str:

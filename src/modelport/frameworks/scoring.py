@@ -54,5 +54,5 @@ def scored(answer: Any, scoring: Scoring, count: int) -> Numbers:
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
     if scoring.function == "sigmoid":
-        scores = 1 / (1 + np.exp(-scores))
+        scores = np.asarray(1 / (1 + np.exp(-scores)), np.float32)
     return tabular.both_classes(scores[:, 0]) if scores.shape[1] < count else scores

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ _STORAGES = frozenset(
 )
 _PARAMETER = "torch._utils._rebuild_parameter"
 _SHOWN = 12
+_TOGETHER = 4
+"""So many rows are asked at once to see whether they are answered each by itself."""
 
 
 def imports() -> frozenset[str]:
@@ -152,7 +155,7 @@ class Loaded:
     @cached_property
     def one_by_one(self) -> bool:
         """Whether it takes a single row at a time."""
-        return self.fixed or not _takes(self, 2)
+        return self.fixed or not _takes_several(self)
 
     @cached_property
     def outputs(self) -> tuple[tuple[str, Any], ...]:
@@ -162,8 +165,7 @@ class Loaded:
     @cached_property
     def scoring(self) -> Scoring:
         """What the first output holds where labels are stated."""
-        noise = np.random.default_rng(0).normal(size=self.taken.array(1).shape).astype(self.taken.dtype)
-        seen = np.concatenate([scoring.numbers(self.outputs[0][1]), scoring.numbers(_run(self, noise)[0][1])])
+        seen = np.concatenate([scoring.numbers(self.outputs[0][1]), scoring.numbers(_run(self, _noise(self.taken, 1))[0][1])])
         return scoring.of(seen, len(self.labels), sigmoid=_ends_with_sigmoid(self))
 
 
@@ -186,7 +188,7 @@ def load(path: Path, card: Card) -> Loaded:
         image = pictured.image(Field(taken.name, "tensor", dtype=taken.dtype, shape=shape), stated)
         taken = Input(taken.name, taken.dtype, _shape_of(image.preprocessing))
     labels = card.classes if card.details.get(STATED_LABELS) else ()
-    return Loaded(network, path, taken, image, labels, fixed=bool(inputs) and inputs[0]["shape"][:1] == [1])
+    return Loaded(network, path, taken, image, labels, fixed=inputs is not None and inputs[0]["shape"][:1] == [1])
 
 
 def _shape_of(how: Preprocessing | None) -> tuple[int, ...]:
@@ -253,12 +255,25 @@ def _first_answers(model: Loaded) -> tuple[tuple[str, Any], ...]:
         ) from error
 
 
-def _takes(model: Loaded, rows: int) -> bool:
+def _takes_several(model: Loaded) -> bool:
+    """Whether it takes several rows at once, and answers each as it does alone."""
+    given = _noise(model.taken, _TOGETHER)
     try:
-        answers = _run(model, model.taken.array(rows), together=True)
+        together = _run(model, given, together=True)
+        alone = [_run(model, given[row : row + 1], together=True) for row in range(_TOGETHER)]
     except Exception:  # noqa: BLE001 whatever it raises, so many rows are not taken
         return False
-    return all(len(answer) == rows for _, answer in answers)
+    for place, (_, answers) in enumerate(together):
+        each = np.concatenate([one[place][1] for one in alone])
+        if answers.shape != each.shape or not np.allclose(answers, each, rtol=1e-3, atol=1e-4 * float(np.abs(each).max(initial=0.0))):
+            return False
+    return True
+
+
+def _noise(taken: Input, rows: int) -> Any:
+    """Random values that the network takes: of integers the smallest, for few are what an embedding knows."""
+    rng, empty = np.random.default_rng(0), taken.array(rows)
+    return (rng.normal(size=empty.shape) if empty.dtype.kind == "f" else rng.integers(0, 2, size=empty.shape)).astype(empty.dtype)
 
 
 def _run(model: Loaded, given: Any, *, together: bool = False) -> tuple[tuple[str, Any], ...]:
@@ -366,9 +381,12 @@ def predict(model: Loaded, columns: Columns, signature: Signature) -> Columns:
 def graph(model: Loaded, card: Card, signature: Signature) -> bytes:
     """The network as ONNX, with what is made of pixels before it and of its numbers behind it. NotConverted says why not."""
     names = [name for name, _ in model.outputs]
-    parts = [model.network]
-    taken, fields = model.taken, [field.name for field in signature.inputs]
+    network, taken, fields = model.network, model.taken, [field.name for field in signature.inputs]
     how = signature.inputs[0].preprocessing
+    if taken.dtype == "float64":  # onnxruntime has no convolutions in double precision: the gate sees whether single will do
+        network, taken = deepcopy(network).float(), replace(taken, dtype="float32")
+        how = how and replace(how, dtype="float32")
+    parts = [network]
     if how is not None:
         parts.insert(0, graphs.pixels(how))
         taken = Input(fields[0], "uint8", how.shape)

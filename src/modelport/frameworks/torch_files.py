@@ -54,6 +54,8 @@ def opened(path: Path, card: Card) -> Any:
                 return _tried(path, lambda: torch.export.load(str(path)).module(check_guards=False))
         else:
             network = _network(path, card, _loaded(path, card))
+            if any(weight.dtype in (torch.float16, torch.bfloat16) for weight in network.parameters()):
+                network = network.float()  # processors compute in halves slowly, or not at all
     return network.eval()
 
 

@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -68,7 +68,8 @@ def picture_graph(
 
 def chain(*parts: Any) -> Any:
     """Networks behind each other as one, in evaluation mode; each is a torch.nn.Module, which nothing changes."""
-    torch = tabular.library("torch", "PyTorch", "torch")
+    import torch
+
     whole = torch.nn.Sequential(*parts)
     whole.training = False
     return whole
@@ -76,11 +77,12 @@ def chain(*parts: Any) -> Any:
 
 def pixels(how: Preprocessing) -> Any:
     """A network that makes of pixels, uint8 (rows, height, width, channels), what `how.tensor` does."""
-    torch = tabular.library("torch", "PyTorch", "torch")
+    import torch
+
     means, stds = how.mean or (0.0,) * how.channels, how.std or (1.0,) * how.channels
     spread = (1, how.channels, 1, 1) if how.layout == "NCHW" else (1, 1, 1, how.channels)
 
-    class Pixels(torch.nn.Module):  # type: ignore[misc]  # torch need not be installed where types are checked
+    class Pixels(torch.nn.Module):  # type: ignore[misc]  # torch's types are not looked at: it need not be installed
         def __init__(self) -> None:
             super().__init__()
             factors = [how.scale / std for std in stds]
@@ -104,9 +106,9 @@ def pixels(how: Preprocessing) -> Any:
 
 def scores(activation: Activation | None, count: int = 0) -> Any:
     """A network that makes of another's first output a number for each of `count` labels: float32 (rows, numbers)."""
-    torch = tabular.library("torch", "PyTorch", "torch")
+    import torch
 
-    class Scores(torch.nn.Module):  # type: ignore[misc]  # torch need not be installed where types are checked
+    class Scores(torch.nn.Module):  # type: ignore[misc]  # torch's types are not looked at: it need not be installed
         def __init__(self) -> None:
             super().__init__()
             self.training = False
@@ -127,9 +129,9 @@ def scores(activation: Activation | None, count: int = 0) -> Any:
 
 def several() -> Any:
     """A network that makes a tuple of what another gives: a dict's tensors in their order."""
-    torch = tabular.library("torch", "PyTorch", "torch")
+    import torch
 
-    class Several(torch.nn.Module):  # type: ignore[misc]  # torch need not be installed where types are checked
+    class Several(torch.nn.Module):  # type: ignore[misc]  # torch's types are not looked at: it need not be installed
         def __init__(self) -> None:
             super().__init__()
             self.training = False
@@ -148,17 +150,20 @@ def graph(
     fields: Sequence[str],
     labels: Sequence[str] = (),
     one_by_one: bool = False,
+    exporters: Sequence[Callable[..., bytes]] = (),
 ) -> bytes:
     """The graph of a network that takes a tensor for each of `inputs`, with rows before its shape, and gives one for each of `outputs`.
 
     `fields` are the fields of the signature that these inputs are made of. With `labels` the first output holds a number for each of
-    them, and the label of the highest comes before it as "prediction". NotConverted says why there is none.
+    them, and the label of the highest comes before it as "prediction". `exporters` are those to try, both otherwise. NotConverted says
+    why there is none.
     """
-    torch = tabular.library("torch", "PyTorch", "torch")
+    import torch
+
     rows = 1 if one_by_one else _FREE
     example = tuple(torch.from_numpy(one.array(rows)) for one in inputs)
     why = ""
-    for exporter in (_by_torchscript, _by_dynamo):
+    for exporter in exporters or (_by_torchscript, _by_dynamo):
         try:
             with _quiet(), torch.no_grad():
                 made = exporter(network, example, inputs, outputs, one_by_one)

@@ -159,8 +159,15 @@ def _story(
     elif not served:
         warnings.append(f"{card.framework} models are recognised, and not served yet")
     elif not advice:
-        advice.append(f"modelport serve {path}")
+        advice += _served_by(path, card)
     return tuple(warnings), tuple(advice)
+
+
+def _served_by(path: str, card: Card) -> list[str]:
+    """How a model is served that nothing speaks against."""
+    if card.cls in ("state_dict", "checkpoint"):
+        return ["# with the function that makes the network these weights belong to:", f"modelport serve {path} --code model.py:make_model"]
+    return [f"modelport serve {path}"]
 
 
 _Told: TypeAlias = tuple[str, list[str]]
