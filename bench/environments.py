@@ -24,21 +24,22 @@ class InstallError(Exception):
 
 
 @functools.cache
-def environment(name: str, requirements: tuple[str, ...]) -> Path:
+def environment(name: str, requirements: tuple[str, ...], alone: tuple[str, ...] = ()) -> Path:
     """The folder of an environment with these installed, made when it is not there yet. InstallError when that fails.
 
-    A requirement that is a folder of source counts as changed when a file in it has changed since the last run; during one it stays as
-    it was.
+    Those of `alone` come without what they require. A requirement that is a folder of source counts as changed when a file in it has
+    changed since the last run; during one it stays as it was.
     """
     folder, made = WORK / "envs" / name, WORK / "envs" / f"{name}.made"
-    state = hashlib.sha256("\n".join([sys.version, *requirements, *map(_state_of_source, requirements)]).encode()).hexdigest()
+    state = hashlib.sha256("\n".join([sys.version, *requirements, *map(_state_of_source, requirements), *alone]).encode()).hexdigest()
     if made.is_file() and made.read_text() == state:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     made.unlink(missing_ok=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     print(f"installing {name}: {' '.join(requirements)}", file=sys.stderr, flush=True)
-    uv = _uv()
+    # PyTorch for the CPU alone is where pip is configured to look, which uv does not read
+    uv = None if any(one.startswith("torch") for one in requirements) else _uv()
     if uv:
         _run([uv, "venv", "--quiet", "--python", sys.executable, folder])
         _run(
@@ -58,6 +59,8 @@ def environment(name: str, requirements: tuple[str, ...]) -> Path:
     else:
         _run([sys.executable, "-m", "venv", folder])
         _run([_python(folder), "-m", "pip", "install", "--quiet", *requirements])
+    if alone:
+        _run([_python(folder), "-m", "pip", "install", "--quiet", "--no-deps", *alone])
     made.write_text(state)
     return folder
 

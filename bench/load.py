@@ -13,13 +13,14 @@ from bench.servers import pinned
 from bench.works import Exchange
 
 SCRIPT = """\
-local bodies = {
-%s
-}
 local requests, turn = {}, 0
 function init(args)
-  local headers = { ["Content-Type"] = "application/json" }
-  for i, body in ipairs(bodies) do requests[i] = wrk.format("POST", "%s", headers, body) end
+  local headers = { ["Content-Type"] = "%s" }
+  for i = 1, %d do
+    local file = assert(io.open("%s/load-" .. i .. ".body", "rb"))
+    requests[i] = wrk.format("POST", "%s", headers, file:read("*a"))
+    file:close()
+  end
 end
 function request()
   turn = turn %% #requests + 1
@@ -53,7 +54,9 @@ def drive(port: int, asked: Sequence[Exchange], connections: int, seconds: int, 
     if not shutil.which("wrk"):
         raise RuntimeError("wrk is not installed: apt-get install wrk")
     script = folder / "load.lua"
-    script.write_text(SCRIPT % (",\n".join(f"[==[{exchange.body.decode()}]==]" for exchange in asked), asked[0].path))
+    for number, exchange in enumerate(asked, 1):
+        (folder / f"load-{number}.body").write_bytes(exchange.body)
+    script.write_text(SCRIPT % (asked[0].content_type, len(asked), folder, asked[0].path))
     words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script, f"http://127.0.0.1:{port}"]
     done = subprocess.run(pinned(words, core), capture_output=True, text=True, timeout=seconds + 60, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]

@@ -48,11 +48,12 @@ class Exchange:
     path: str
     body: bytes
     answers: tuple[Any, ...]
+    content_type: str = "application/json"
 
     @property
     def request(self) -> bytes:
-        head = f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(self.body)}\r\n\r\n"
-        return head.encode() + self.body
+        head = ("Host: 127.0.0.1", f"Content-Type: {self.content_type}", f"Content-Length: {len(self.body)}")
+        return "\r\n".join((f"POST {self.path} HTTP/1.1", *head, "", "")).encode() + self.body
 
 
 @dataclass(frozen=True)
