@@ -14,6 +14,7 @@ from modelport.errors import ModelportError
 
 VERBS = {
     "serve": "an API, its docs and a web page, now",
+    "run": "an ASGI or WSGI application of your own, served as models are",
     "reload": "a running service looks again what to serve",
     "demo": "serve a small model that comes with Modelport",
     "inspect": "what a model file holds, read without running it",

@@ -103,6 +103,12 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.guard(scope, receive, send)
 
+    async def start(self) -> None:
+        """Called on the loop before the first request."""
+
+    async def stop(self) -> None:
+        """Called on it after the last."""
+
     def plain_paths(self) -> dict[str, Service]:
         """The paths at which a JSON body in Modelport's own form is answered, and by which model."""
         paths = {f"/models/{name}/predict": service for name, service in self.services.items()} | self._functions()

@@ -105,7 +105,7 @@ class Guard:
             raise HeadersTooLarge(f"the request's line and headers are {size} bytes; at most {self._settings.max_header_bytes} are taken")
         self.check_host([value for name, value in scope["headers"] if name == b"host"], scope["http_version"])
         if scope["method"] == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers:
-            return _preflight(exchange)
+            return self._preflight(exchange)
         if self._keys and not self._is_open(scope, headers):
             exchange.caller = self.check_key(headers)
         if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
@@ -119,6 +119,10 @@ class Guard:
     def check_host(self, hosts: list[bytes], version: str) -> None:
         """WrongHost unless the Host headers are one, and that a name of this service."""
         check_host(hosts, version, self._hosts)
+
+    def _preflight(self, exchange: Exchange) -> Answer | None:
+        """The answer to a preflight; None leaves it to the application."""
+        return _preflight(exchange)
 
     def _is_open(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
         if scope["method"] not in ("GET", "HEAD"):
@@ -203,6 +207,20 @@ class Exchange:
         if self._received > self.settings.max_body_bytes:
             raise _too_large(self.settings.max_body_bytes)
         return message
+
+    async def passed_on(self) -> Message:
+        """What an application of somebody else receives: the parts of the body, and in the end that its caller is gone."""
+        if self._complete:
+            return await self._receive()
+        try:
+            return await self.receive()
+        except Disconnected:
+            return {"type": "http.disconnect"}
+
+    def begin(self, status: int) -> None:
+        """An answer that is not sent by `answer` begins."""
+        self.status = status
+        self._sending()
 
     async def body(self) -> bytes:
         """The whole body."""

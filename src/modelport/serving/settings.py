@@ -60,6 +60,8 @@ class Settings:
     """A port of their own for the metrics, where no key is asked for: on this machine's own address, unless the service is public."""
     log_lines_per_s: int = 100
     """So many answered requests a second have a line each in a worker's log; of more, a fair sample has."""
+    app: str = ""
+    """The application of somebody else that is served in place of models, as "module:attribute"."""
     title: str = ""
     subtitle: str = ""
     description: str = ""

@@ -24,7 +24,7 @@ from modelport.bundle import Bundle, open_bundle
 from modelport.engines import AnyEngine, Engine, Measured
 from modelport.errors import BundleError, ModelportError, Unavailable
 from modelport.serving import resources
-from modelport.serving.app import create_app
+from modelport.serving.app import Application, create_app
 from modelport.serving.batching import Work
 from modelport.serving.board import Board
 from modelport.serving.control import (
@@ -84,7 +84,7 @@ def main(descriptor: int) -> None:
     os.close(descriptors[0])
     threading.Thread(target=_pulse, args=(board, begin.settings.grace_s), name="pulse", daemon=True).start()
     try:
-        worker = Worker(load(begin, board, log), begin, channel, board, log)
+        worker = Worker(application(begin, board, log), begin, channel, board)
     except Exception as error:  # noqa: BLE001  whatever it is, it is told before this process ends
         if not isinstance(error, ModelportError):
             log.failure(error, "")
@@ -96,6 +96,15 @@ def main(descriptor: int) -> None:
     uvloop.run(worker.serve())
     sys.stdout.flush()
     os._exit(0)  # threads of a model that is stuck, or of a library that ends slowly, have no say
+
+
+def application(begin: Begin, board: Board, log: Log) -> Application:
+    """What answers: the application of somebody else, or that of the models. ModelportError when it cannot be loaded."""
+    if begin.settings.app:
+        from modelport.serving import hosted
+
+        return hosted.create(begin.models[0], begin.settings, log)
+    return create_app(load(begin, board, log), begin.settings, log)
 
 
 def load(begin: Begin, board: Board, log: Log) -> list[Service]:
@@ -142,9 +151,10 @@ def _has_room(settings: Settings) -> bool:
 class Worker:
     """The connections of this process, and what it is told to do with them."""
 
-    def __init__(self, services: Sequence[Service], begin: Begin, channel: Channel[ToSupervisor, ToWorker], board: Board, log: Log) -> None:
-        self._app = create_app(services, begin.settings, log)
+    def __init__(self, app: Application, begin: Begin, channel: Channel[ToSupervisor, ToWorker], board: Board) -> None:
+        self._app = app
         self._app.totals = self._ask_totals
+        services = list(app.services.values())
         self._asked: dict[int, asyncio.Future[Snapshot]] = {}
         self._questions = 0
         self._labels = [service.label for service in services]
@@ -165,9 +175,16 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._beat()
         self._channel.socket.setblocking(False)
+        try:
+            await self._app.start()
+        except ModelportError as error:
+            self._say(Failed.of(error))
+            self._app.telemetry.close()
+            return
         self._loop.add_reader(self._channel.socket.fileno(), self._hear)
         self._say(Ready(self._labels, self._engines, resources.memory_of(), self._row_s))
         await self._ended.wait()
+        await self._app.stop()
         self._say_counted()
         self._app.telemetry.close()
 
