@@ -100,6 +100,20 @@ def test_serve_takes_a_bundle_its_title_from_the_environment_and_its_port_from_p
         assert (about["title"], about["subtitle"]) == ("Flowers", "of Fisher")
 
 
+def test_a_description_comes_out_of_a_file_and_is_kept_with_the_model(tmp_path: Path) -> None:
+    (tmp_path / "about.md").write_text("# Iris\n\nThree *kinds* of\nflowers.\n")
+    with started(tmp_path, "serve", str(DEMO), "--description", "about.md", "--port", "0") as (_, _, url):
+        assert httpx.get(url, trust_env=False).json()["description"] == "# Iris\n\nThree *kinds* of\nflowers."
+    (tmp_path / "iris.onnx").write_bytes((DEMO / "model" / "model.onnx").read_bytes())
+    (tmp_path / "modelport.toml").write_text('description = "about.md"\n')
+    packed = run(tmp_path, "pack", "iris.onnx", "--to", "bundle")
+    assert packed.returncode == 0, packed.stderr
+    shown = run(tmp_path, "show", "bundle")
+    assert re.search("^about +Three [*]kinds[*] of flowers[.]$", shown.stdout, re.MULTILINE)
+    missing = run(tmp_path, "serve", str(DEMO), "--description", "nosuch.md", "--port", "0")
+    assert (missing.returncode, missing.stderr.splitlines()[0][:45]) == (2, "error: the description nosuch.md does not rea")
+
+
 def test_serve_takes_a_model_file(tmp_path: Path) -> None:
     (tmp_path / "iris.onnx").write_bytes((DEMO / "model" / "model.onnx").read_bytes())
     with started(tmp_path, "serve", "iris.onnx", "--output", "species", "--port", "0") as (_, _, url):

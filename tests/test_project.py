@@ -116,3 +116,21 @@ def test_a_wrong_word_about_training_is_named_with_the_file(tmp_path: Path, text
         read(tmp_path, text)
     assert caught.value.message.startswith(str(tmp_path / "modelport.toml"))
     assert words in caught.value.message
+
+
+def test_a_description_is_text_or_the_markdown_file_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "about.md").write_text("\ufeff# Iris\n\nThree *kinds*.\n", encoding="utf-8")
+    assert project.description("Three kinds of it.") == "Three kinds of it."
+    assert project.description("See about.md\nand more.md") == "See about.md\nand more.md"
+    assert project.description(read(tmp_path, 'description = "about.md"').options["description"]) == "# Iris\n\nThree *kinds*."
+    assert read(tmp_path, 'description = "Three kinds."').options == {"description": "Three kinds."}
+
+
+def test_a_description_that_does_not_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        project.description(tmp_path / "nosuch.md")
+    assert "nosuch.md does not read" in caught.value.message
+    (tmp_path / "long.md").write_text("a" * 100_001)
+    with pytest.raises(UsageError) as caught:
+        project.description(str(tmp_path / "long.md"))
+    assert "has 100,001 characters; at most 100,000 are taken" in caught.value.message

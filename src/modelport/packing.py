@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from modelport import bundle as bundles
-from modelport import code_files, engines, gates, inference, inspection, plugins, preprocessing, samples, tables
+from modelport import code_files, engines, gates, inference, inspection, plugins, preprocessing, project, samples, tables
 from modelport.bundle import ONNX, PARITY, Bundle
 from modelport.conversion import converting, old
 from modelport.conversion.converting import Converted, Converter, Here
@@ -88,7 +88,8 @@ class Options:
     """The names of a classifier's answers, in their order: a list, or the path of a text file with one a line."""
     title: str = ""
     subtitle: str = ""
-    description: str = ""
+    description: str | Path = ""
+    """What the model does, in Markdown; or the path of a file, which ends in .md."""
     onnx: str = "auto"
     """"auto": serve it from ONNX where that is proven to answer as the model does; "off": do not try."""
     trust: bool = False
@@ -103,6 +104,8 @@ class Options:
             value = getattr(self, key)
             object.__setattr__(self, key, (value,) if isinstance(value, str | os.PathLike) else tuple(value))
         object.__setattr__(self, "metric", {name: _metric(name, value) for name, value in self.metric.items()})
+        if isinstance(self.description, str | Path):
+            object.__setattr__(self, "description", project.description(self.description))
         for key in ("title", "subtitle", "description"):
             if not isinstance(getattr(self, key), str):
                 raise UsageError(f"{key} is {getattr(self, key)!r}", hint="It is a string.")
@@ -195,7 +198,7 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
         created=_created(lineage),
         title=options.title,
         subtitle=options.subtitle,
-        description=options.description or str(card.details.get("doc", "")),
+        description=str(options.description or card.details.get("doc", "")),
         labels=dict(options.label),
         lineage=lineage,
         trusted=trusted,

@@ -56,6 +56,7 @@ _PATH = ("model", "sample", "schema", "labels")
 _PATHS = ("code", "include", "data")
 _LISTS = ("output", "key")
 _TABLES = ("metric", "label")
+_MOST_TEXT = 100_000
 _TRAIN = ("command", "metrics", "requirements")
 KEYS = (*_TEXT, *_PATH, *_PATHS, *_LISTS, *_TABLES, "image", "train", "inputs", "outputs")
 
@@ -129,6 +130,28 @@ def _train(path: Path, folder: Path, raw: Any) -> Train:
     return Train(tuple(words), metrics, requirements)
 
 
+def description(said: str | Path) -> str:
+    """What a model does, in Markdown: `said` itself, or what stands in the .md file that it names. UsageError when that does not read."""
+    path = description_file(said)
+    if path is None:
+        return str(said)
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the description {path} does not read: {error}", hint="It is text, or the path of a Markdown file.") from error
+    if len(text) > _MOST_TEXT:
+        raise UsageError(
+            f"the description {path} has {len(text):,} characters; at most {_MOST_TEXT:,} are taken",
+            hint="The page shows it: say what people need who use the model, and link to the rest.",
+        )
+    return text
+
+
+def description_file(said: str | Path | None) -> Path | None:
+    """The file that a description is read from; None where it is the text itself."""
+    return Path(said) if said and str(said).endswith(".md") and "\n" not in str(said) else None
+
+
 def _value(path: Path, folder: Path, key: str, value: Any) -> Any:
     def wrong(right: str) -> UsageError:
         return UsageError(f"{path}: {key} is {value!r}", hint=f"It is {right}.")
@@ -136,7 +159,7 @@ def _value(path: Path, folder: Path, key: str, value: Any) -> Any:
     if key in _TEXT or key in _PATH:
         if not isinstance(value, str):
             raise wrong("a string")
-        return folder / value if key in _PATH else value
+        return folder / value if key in _PATH or (key == "description" and description_file(value)) else value
     if key in _PATHS or key in _LISTS:
         if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
             raise wrong("a list of strings")

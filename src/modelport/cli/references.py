@@ -72,7 +72,7 @@ def packing_options(command: _Command) -> _Command:
             click.option("--labels", metavar="FILE", help="What the model's answers are called: one label a line."),
             click.option("--title", metavar="TEXT", envvar="TITLE", default="", help="The page's title."),
             click.option("--subtitle", metavar="TEXT", envvar="SUBTITLE", default="", help="The line below it."),
-            click.option("--description", metavar="TEXT", default="", help="What the model does, for the page and the docs."),
+            click.option("--description", metavar="TEXT", default="", help="What the model does: Markdown, or a file of it: about.md."),
             click.option(
                 "--onnx", type=click.Choice(["auto", "off"]), help="Serve it from ONNX where that is proven to answer alike (auto)."
             ),
@@ -278,10 +278,11 @@ def _key(path: Path, options: Mapping[str, Any]) -> str:
 
 def _named_files(path: Path, options: Mapping[str, Any]) -> list[Path]:
     """The model file, what it imports and reads, and the files that its options name."""
-    from modelport import code_files
+    from modelport import code_files, project
 
     code = code_files.collect(path, options.get("code", ()), options.get("include", ()))
     named = [*(options.get(key) for key in ("sample", "schema", "labels")), *options.get("data", ()), *code.values()]
+    named.append(project.description_file(options.get("description")))
     return [file for file in (path, *(Path(one) for one in named if isinstance(one, str | Path))) if file.is_file()]
 
 

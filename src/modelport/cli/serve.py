@@ -151,6 +151,7 @@ def _fields(opened: Opened) -> list[list[tuple[str, str, tuple[int, ...]]]]:
 
 def settings_of(flags: dict[str, Any]) -> Settings:
     """The settings that flags and environment state. UsageError for what cannot be meant or would not be safe."""
+    from modelport import project
     from modelport.serving.settings import Settings, keys_of, read_keys
 
     environment = os.environ
@@ -185,7 +186,7 @@ def settings_of(flags: dict[str, Any]) -> Settings:
         log_lines_per_s=flags["log_lines"],
         title=flags.get("title") or "",
         subtitle=flags.get("subtitle") or "",
-        description=flags.get("description") or "",
+        description=project.description(flags.get("description") or ""),
         predict_route=environment.get("AIP_PREDICT_ROUTE", ""),
         health_route=environment.get("AIP_HEALTH_ROUTE", ""),
     )

@@ -73,7 +73,7 @@ def _text(ref: str, bundle: Bundle, entry: Entry | None) -> str:
         ("functions", ", ".join([bundle.function, *bundle.functions]) if bundle.functions else ""),
         *parity_facts(bundle),
         ("title", bundle.title),
-        ("about", " ".join(filter(None, (bundle.subtitle, bundle.description)))),
+        ("about", " ".join(filter(None, (bundle.subtitle, _opening(bundle.description))))),
         ("python", bundle.python),
         ("created", bundle.created or ""),
         ("labels", ", ".join(f"{key}={value}" for key, value in sorted(bundle.labels.items()))),
@@ -94,6 +94,12 @@ def _text(ref: str, bundle: Bundle, entry: Entry | None) -> str:
     parts.extend(_requirements(bundle))
     parts.append(f"next: modelport serve {ref}")
     return "\n\n".join(parts)
+
+
+def _opening(text: str) -> str:
+    """The first paragraph of Markdown, in one line."""
+    parts = (" ".join(part.split()) for part in text.replace("\r", "").split("\n\n"))
+    return next((part for part in parts if part and not part.startswith("#")), "")
 
 
 def _field(field: Field) -> tuple[str, str, str, str]:

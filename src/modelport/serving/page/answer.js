@@ -34,13 +34,13 @@ export function sayAnswer(outputs, record) {
   }).join(". ");
 }
 
-/** The answer in as few words as there are, for the gallery: the label with its share, or the first value. */
+/** The answer in as few words as there are, for the gallery and the history: the label with its share, the first value, or what it is. */
 export function headline(outputs, record) {
   const vector = outputs.find((field) => isVector(field) && record[field.name]);
   const scalar = outputs.find((field) => !isVector(field) && !isDeep(field));
   const value = scalar && record[scalar.name];
   const words = value === undefined || value === null ? "" : typeof value === "number" ? number(value) : String(value);
-  if (!vector) return words;
+  if (!vector) return words || sayAnswer(outputs, record);
   const [name, share] = sorted(record[vector.name])[0];
   return `${words && words !== name ? words : name} ${isShare(vector, record[vector.name]) ? percent(share) : number(share)}`;
 }

@@ -1,7 +1,8 @@
 // The page at /docs: every operation of openapi.json with its schema and examples, a way to try it, and the call as code.
 
 import { noConnection, parse, pretty, send, sendWithKey, storedKey, storeKey, toJson, trouble } from "./api.js";
-import { codeTabs, copyButton, el, inline, newId, prose } from "./dom.js";
+import { codeTabs, copyButton, el, newId } from "./dom.js";
+import { inline, markdown } from "./markdown.js";
 import { samples } from "./samples.js";
 
 const METHODS = ["get", "post", "put", "patch", "delete", "head", "options"];
@@ -48,7 +49,7 @@ function head(api) {
     el("div", { class: "head" },
       el("div", {}, el("h1", {}, api.info.title), el("p", { class: "subtitle" }, "API reference ", version)),
       el("nav", { class: "doc-link", "aria-label": "Pages" }, el("a", { href: "./" }, "Page"), " ", el("a", { href: "openapi.json" }, "openapi.json"))),
-    prose(api.info.description, "description"));
+    markdown(api.info.description, "description"));
 }
 
 function contents(operations) {
@@ -110,7 +111,7 @@ function inside(api, operation) {
   const request = new Request(api, operation);
   return el("div", { class: "inside" },
     el("div", { class: "reference" },
-      prose(operation.what.description),
+      markdown(operation.what.description),
       el("p", { class: "note" }, el("a", { href: `#${encodeURIComponent(operation.id)}` }, "Link to this")),
       parameterTable(api, operation.parameters),
       ...bodySchemas(api, operation.what),
@@ -129,7 +130,7 @@ function bodySchemas(api, what) {
   if (!what.requestBody) return [];
   const resolved = resolve(api, what.requestBody);
   const title = el("h3", {}, "Request body", resolved.required ? null : el("span", { class: "optional" }, " optional"));
-  return [title, prose(resolved.description), ...mediaViews(api, bodies(api, what))].filter(Boolean);
+  return [title, markdown(resolved.description), ...mediaViews(api, bodies(api, what))].filter(Boolean);
 }
 
 /** What an operation takes: by media type. CSV stands apart in the document, for JSON Schema cannot say what a table must hold. */
@@ -156,7 +157,7 @@ function responseView(api, status, response) {
 
 function mediaViews(api, content = {}) {
   return Object.entries(content).map(([type, media]) => el("div", { class: "media" }, el("p", { class: "note" }, el("code", {}, type)),
-    prose(media.description),
+    markdown(media.description),
     media.schema ? schemaView(api, media.schema) : null,
     ...examplesOf(api, media).slice(0, 1).map(([, text]) => el("details", {}, el("summary", {}, "Example"), el("pre", { tabindex: "0", "aria-label": "Example" }, text)))));
 }
@@ -195,7 +196,7 @@ function properties(api, schema) {
 function property(api, name, raw, required, about) {
   const schema = resolve(api, raw);
   return el("li", {}, el("code", { class: "name" }, name), " ", el("span", { class: "kind" }, words(api, schema)),
-    required ? null : el("span", { class: "optional" }, " optional"), prose([about, schema.description].filter(Boolean).join(" ")), nested(api, schema));
+    required ? null : el("span", { class: "optional" }, " optional"), markdown([about, schema.description].filter(Boolean).join(" ")), nested(api, schema));
 }
 
 /** What is inside an object or a list of objects, folded unless `open`. */

@@ -11,17 +11,6 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** Text as paragraphs, with what stands between backticks as code; null for none. */
-export function prose(text, name = "prose") {
-  const parts = (text ?? "").split(/\n\s*\n/).filter((part) => part.trim());
-  return parts.length ? el("div", { class: name }, ...parts.map((part) => el("p", {}, ...inline(part.trim())))) : null;
-}
-
-/** One line of text, with what stands between backticks as code. */
-export function inline(text) {
-  return text.split(/`([^`\n]+)`/).map((piece, index) => (index % 2 ? el("code", {}, piece) : piece));
-}
-
 let count = 0;
 
 /** An id that no other element has; never made from a name. */

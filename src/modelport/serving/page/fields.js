@@ -35,6 +35,17 @@ export class Input {
     this.show();
   }
 
+  /** What is in it, to be put there again by `restore`. */
+  get state() {
+    return this.text;
+  }
+
+  restore(state) {
+    this.text = state;
+    this.fail("");
+    this.show();
+  }
+
   /** What is in it as JSON text; undefined when there is nothing to send, so that the service says that it is missing. */
   json() {
     if (this.text === "" && this.kind.textual && !this.optional) return '""';

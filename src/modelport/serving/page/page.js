@@ -2,14 +2,21 @@
 
 import { drawAnswer, headline, isWide, sayAnswer } from "./answer.js";
 import { noConnection, parse, pretty, sendWithKey, sentence, storedKey, trouble } from "./api.js";
-import { codeTabs, copyButton, el, newId, prose } from "./dom.js";
+import { askCsv, asBlob, readCsv, Refused } from "./csv.js";
+import { codeTabs, copyButton, el, newId } from "./dom.js";
 import { advice, Input, record } from "./fields.js";
+import { History } from "./history.js";
+import { markdown } from "./markdown.js";
+import { number } from "./numbers.js";
 import { PictureInput } from "./pictures.js";
 import { clientSample, samples } from "./samples.js";
+import { drawRows } from "./tables.js";
 
 const MANY = 12; // fields from which the form has a filter and scrolls by itself
 const GROUP = 40; // fields in a group that is built when it is opened
+const LONG = 700; // characters of a description that stand above the form
 const LANES = 3; // pictures that are asked for at once
+const PREVIEW = { rows: 8, columns: 40 }; // of a file that is given back
 const page = document.getElementById("page");
 
 async function start() {
@@ -37,15 +44,31 @@ function showModels({ models, title, subtitle }) {
     el("h2", {}, el("a", { href: `models/${encodeURIComponent(model.name)}/` }, model.title || model.name)),
     el("p", {}, model.subtitle || ""),
     el("p", { class: "note" }, named(model))));
-  return [header({ title: title || "Models", subtitle: subtitle || `${models.length} models are served here.` }), el("ul", { class: "models" }, ...entries)];
+  return [header({ title: title || "Models", subtitle: subtitle || `${models.length} models are served here.` }, null), el("ul", { class: "models" }, ...entries)];
 }
 
 function showService(about) {
   const functions = about.functions ?? [{ name: "", description: "", signature: about.signature }];
   const main = functions[0];
   const parts = functions.length > 1 ? showFunctions(functions) : showFunction(main, "", about.fetches_urls);
-  const described = about.functions && main.description === about.description ? { ...about, description: "" } : about;
-  return [header(described), ...parts, footer(about)];
+  const described = about.functions && main.description === about.description ? "" : about.description;
+  const { first, more } = description(described);
+  return [header(about, first), ...parts, more, footer(about)].filter(Boolean);
+}
+
+/** What the model is, as {first, more}: where that is long its first paragraph stands at the top, and the rest in a card below. */
+function description(text) {
+  const whole = markdown(text, "description");
+  if (!whole || (whole.textContent.length < LONG && whole.children.length <= 3)) return { first: whole, more: null };
+  const title = el("h2", { id: newId() }, "About");
+  const card = el("section", { class: "card", tabindex: "-1", "aria-labelledby": title.id }, el("div", { class: "card-head" }, title), whole);
+  const show = () => {
+    card.scrollIntoView({ block: "start" });
+    card.focus({ preventScroll: true });
+  };
+  const opening = [...whole.children].slice(0, 2).find((node) => node.tagName === "P" && node.textContent.length < LONG);
+  const link = el("button", { type: "button", class: "link", click: show }, opening ? "More about it" : "About it");
+  return { first: el("div", { class: "description" }, opening, el("p", {}, link)), more: card };
 }
 
 /** Several functions: each has a form and an answer of its own, and an address. */
@@ -60,7 +83,7 @@ function showFunctions(functions) {
       if (functions[index] === chosen) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
     });
-    if (!built.has(chosen)) built.set(chosen, [prose(chosen.description, "description"), ...showFunction(chosen, chosen.name === "predict" ? "" : chosen.name)]);
+    if (!built.has(chosen)) built.set(chosen, [markdown(chosen.description, "description"), ...showFunction(chosen, chosen.name === "predict" ? "" : chosen.name)]);
     place.replaceChildren(...built.get(chosen).filter(Boolean));
   };
   addEventListener("hashchange", choose);
@@ -71,9 +94,12 @@ function showFunctions(functions) {
 /** The form of a model or of one of its functions, the answer, and the call as code. `asked` is the name to ask it by; "" where it needs none.
     `urls` says whether the service fetches pictures. */
 function showFunction({ signature }, asked, urls = false) {
-  const form = new Form(signature.inputs, () => { answer.outdated(); renew(); }, { urls, chosen: (picture) => { answer.look(picture); renew(); } });
-  const answer = new Answer(signature.outputs, form);
   const url = new URL(asked || "predict", document.baseURI).href;
+  const form = new Form(signature.inputs, () => { answer.outdated(); renew(); }, {
+    urls, chosen: (picture) => { answer.look(picture); renew(); }, brought: (file) => answer.askFile(url, file),
+  });
+  const history = new History();
+  const answer = new Answer(signature.outputs, form, history);
   const base = new URL("./", document.baseURI).href.replace(/\/$/, "");
   const codeNow = () => {
     const key = storedKey() !== "";
@@ -92,15 +118,15 @@ function showFunction({ signature }, asked, urls = false) {
     await answer.ask(url);
     code.update();
   });
-  return [el("div", { class: isWide(signature.outputs) ? "work wide" : "work" }, form.node, answer.node), code.node];
+  return [el("div", { class: isWide(signature.outputs) ? "work wide" : "work" }, form.node, answer.node), code.node, history.node];
 }
 
-function header(about) {
+function header(about, described) {
   return el("header", {},
     el("div", { class: "head" },
       el("div", {}, el("h1", {}, about.title || about.name), about.subtitle ? el("p", { class: "subtitle" }, about.subtitle) : null),
       el("a", { class: "doc-link", href: "docs" }, "API docs")),
-    prose(about.description, "description"));
+    described);
 }
 
 function footer(about) {
@@ -114,9 +140,10 @@ function footer(about) {
 
 const named = (about) => (about.version ? `${about.name}:${about.version}` : about.name);
 
-/** The form: all inputs, whether they are shown or not. `urls` says whether the service fetches pictures; `chosen` hears which is looked at. */
+/** The form: all inputs, whether they are shown or not. `urls` says whether the service fetches pictures; `chosen` hears which is looked at,
+    `brought` takes a file of rows. */
 class Form {
-  constructor(fields, changed, { urls = false, chosen = () => {} } = {}) {
+  constructor(fields, changed, { urls, chosen, brought }) {
     this.fields = fields;
     const images = fields.filter((field) => field.kind === "image");
     const needed = fields.filter((field) => field.kind !== "image" && !field.nullable && !("default" in field));
@@ -135,8 +162,26 @@ class Form {
       el("div", { class: "card-head" }, el("h2", {}, "Input"), ...this.tools()),
       fields.length > MANY ? this.filter() : null,
       this.list,
-      el("div", { class: "row" }, el("button", { class: "main", type: "submit" }, "Predict")));
+      el("div", { class: "row" }, el("button", { class: "main", type: "submit" }, "Predict"), images.length ? null : this.files(brought)));
     this.draw();
+  }
+
+  /** Where files of rows are chosen, or dropped: anywhere on the page. */
+  files(brought) {
+    const control = el("input", { id: newId(), type: "file", class: "picker", accept: ".csv,.tsv,text/csv", change: () => {
+      const [file] = control.files;
+      control.value = ""; // so that the same may be chosen again
+      if (file) brought(file);
+    } });
+    const over = (event) => {
+      if (!this.node.isConnected || !event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      this.node.classList.toggle("over", event.type === "dragover");
+      if (event.type === "drop" && event.dataTransfer.files.length) brought(event.dataTransfer.files[0]);
+    };
+    for (const name of ["dragover", "drop"]) document.addEventListener(name, over);
+    document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) this.node.classList.remove("over"); });
+    return el("span", { class: "files" }, control, el("label", { class: "quiet", for: control.id }, "Choose a CSV file"), el("span", { class: "by-mouse" }, "or drop one"));
   }
 
   fillExample() {
@@ -152,6 +197,23 @@ class Form {
       return one?.file ?? (one?.url ? JSON.stringify({ url: one.url }) : undefined);
     };
     return this.inputs.map((input) => [input.name, value(input)]).filter(([, given]) => given !== undefined);
+  }
+
+  /** What is in the form, to be put there again by `restore`; of pictures that of `picture`. */
+  state(picture) {
+    return this.inputs.map((input) => (picture && input === this.pictures ? picture : input.state));
+  }
+
+  restore(state) {
+    this.inputs.forEach((input, index) => input.restore(state[index]));
+    this.changed();
+  }
+
+  /** The values in one line, for people. */
+  words(picture) {
+    const plain = (value) => (value instanceof File ? value.name : value.startsWith('"') ? JSON.parse(value) : value);
+    const given = this.values(picture);
+    return given.map(([name, value]) => `${given.length > 1 ? `${name} ` : ""}${plain(value)}`).join(", ").slice(0, 300);
   }
 
   /** The request: its headers and body, and both as code shows them. A form where a file is among the values, else JSON. */
@@ -292,9 +354,10 @@ function submitByKey(event) {
 
 /** The answer, its place kept from the start, or what was wrong. */
 class Answer {
-  constructor(outputs, form) {
+  constructor(outputs, form, history) {
     this.outputs = outputs;
     this.form = form;
+    this.history = history;
     this.running = null;
     this.answered = false;
     this.body = el("div", { class: "answer-body" });
@@ -308,23 +371,30 @@ class Answer {
     this.body.append(...drawAnswer(outputs, null));
   }
 
-  /** Send the form, show what comes back. A newer question takes the place of one that still runs. */
+  /** Send the form, show what comes back. */
   async ask(url) {
     const blocked = this.form.inputs.map((input) => [input, input.problem()]).filter(([, words]) => words);
     if (blocked.length) return this.fail({ title: "Not sent.", detail: "" }, blocked, []);
+    return this.during(async (signal) => {
+      const { pictures } = this.form;
+      const waiting = pictures?.waiting() ?? [];
+      if (waiting.length < 2) return this.askOne(url, waiting[0] ?? pictures?.current ?? null, signal);
+      const next = waiting.values();
+      const lane = async () => { for (const picture of next) if (!(await this.askOne(url, picture, signal))) return; };
+      await Promise.all(Array.from({ length: Math.min(LANES, waiting.length) }, lane));
+      if (!signal.aborted) this.said.textContent = `${pictures.pictures.length} pictures are answered.`;
+      return undefined;
+    });
+  }
+
+  /** Do what asks the service. A newer question takes the place of one that still runs. */
+  async during(asking) {
     this.running?.abort();
     const running = new AbortController();
     this.running = running;
     const slow = setTimeout(() => { this.status.textContent = "Waiting for the answer…"; }, 400);
-    const { pictures } = this.form;
-    const waiting = pictures?.waiting() ?? [];
     try {
-      if (waiting.length < 2) return await this.askOne(url, waiting[0] ?? pictures?.current ?? null, running.signal);
-      const next = waiting.values();
-      const lane = async () => { for (const picture of next) if (!(await this.askOne(url, picture, running.signal))) return; };
-      await Promise.all(Array.from({ length: Math.min(LANES, waiting.length) }, lane));
-      if (running === this.running) this.said.textContent = `${pictures.pictures.length} pictures are answered.`;
-      return undefined;
+      return await asking(running.signal);
     } catch (error) {
       if (error.name === "AbortError") return undefined;
       if (!(error instanceof TypeError)) throw error;
@@ -334,21 +404,75 @@ class Answer {
     }
   }
 
+  /** Ask for every row of a file, and give it back with the answers beside them. */
+  async askFile(url, given) {
+    await this.during(async (signal) => {
+      const names = this.form.fields.map(({ name }) => name);
+      const started = performance.now();
+      try {
+        const file = readCsv(new Uint8Array(await given.arrayBuffer()), names);
+        const all = number(file.rows.length);
+        const told = (count) => { this.status.textContent = `${number(count)} of ${all} rows are answered…`; };
+        const found = await askCsv(file, names, url, { signal, told });
+        if (found === null) return this.keyless();
+        const time = milliseconds(performance.now() - started);
+        const shown = { name: given.name, count: all, found: shortened(found), link: URL.createObjectURL(asBlob(found, file)), time };
+        this.showFile(shown);
+        this.history.add({ words: given.name, answer: `${all} rows`, time, again: () => this.showFile(shown) });
+      } catch (error) {
+        if (!(error instanceof Refused)) throw error;
+        this.fail({ title: error.message, detail: error.hint }, [], error.errors);
+      }
+      return undefined;
+    });
+  }
+
+  /** A file with its answers: to be downloaded, and its first rows to look at, the answers first. */
+  showFile({ name, count, found, link, time }) {
+    const file = `${name.replace(/\.[^.]*$/, "")}-answers.csv`;
+    const order = [...found.header.keys()].toSorted((one, other) => (one < found.kept) - (other < found.kept)).slice(0, PREVIEW.columns);
+    const preview = drawRows(order.map((at) => found.header[at]), found.rows.map((row) => order.map((at) => row[at])), `The first rows of ${file}`);
+    const left = found.left.length ? el("p", { class: "note" }, `Not asked about, as the model does not take it: ${found.left.join(", ")}.`) : null;
+    this.form.fail([]);
+    this.body.style.minHeight = "";
+    this.body.replaceChildren(
+      el("div", { class: "output" }, el("p", { class: "output-name" }, name), el("p", { class: "value" }, `${count} row${count === "1" ? "" : "s"}`)),
+      el("a", { class: "main download", href: link, download: file }, "Download with answers"), el("div", {}, preview, left));
+    this.details.classList.add("vacant");
+    this.status.textContent = `Answered in ${time}.`;
+    this.said.textContent = `${count} rows are answered. ${file} is ready to be downloaded.`;
+    this.answered = false;
+    this.comeIntoView();
+  }
+
   /** Ask for one record; of a picture the answer is kept beside it, and shown if it is the one that is looked at. False when nothing came. */
   async askOne(url, picture, signal) {
     const { headers, body } = this.form.call(picture);
     const reply = await sendWithKey(url, { method: "POST", headers: { ...headers, Accept: "application/json" }, body, signal });
     if (reply === null) {
-      this.fail({ title: "The service wants an API key.", detail: "Press Predict to be asked again." }, [], []);
+      this.keyless();
       return false;
     }
-    if (picture) this.form.pictures?.answered(picture, reply, reply.ok ? headline(this.outputs, parse(reply.text)) : "not answered", !reply.ok);
-    if (!picture || picture === this.form.pictures?.current) this.tell(reply);
+    const answer = reply.ok ? headline(this.outputs, parse(reply.text)) : "not answered";
+    if (picture) this.form.pictures?.answered(picture, reply, answer, !reply.ok);
+    const state = this.form.state(picture);
+    const again = () => {
+      this.form.restore(state);
+      this.tell(reply);
+    };
+    const shown = !picture || picture === this.form.pictures?.current;
+    this.history.add({ words: this.form.words(picture), answer, time: milliseconds(reply.ms), failed: !reply.ok, shown, again });
+    if (shown) this.tell(reply);
     return true;
+  }
+
+  keyless() {
+    this.fail({ title: "The service wants an API key.", detail: "Try again to be asked for it." }, [], []);
   }
 
   /** Show the answer to another picture. */
   look(picture) {
+    this.history.look();
     if (picture.reply) this.tell(picture.reply);
     else this.outdated();
   }
@@ -411,6 +535,9 @@ class Answer {
     this.inside.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
   }
 }
+
+/** What is kept of a file with its answers. */
+const shortened = (found) => ({ ...found, rows: found.rows.slice(0, PREVIEW.rows) });
 
 /** The field that a JSON pointer (RFC 6901) into one record names. */
 function fieldOf(pointer) {

@@ -26,6 +26,11 @@ class Picture {
   drop() {
     if (this.source) URL.revokeObjectURL(this.source);
   }
+
+  /** The same picture with its answer, after it was dropped. */
+  again() {
+    return Object.assign(new Picture(this), { reply: this.reply, caption: this.caption, failed: this.failed });
+  }
 }
 
 /** The state of an input that takes pictures; in the form it stands for an Input of fields.js.
@@ -61,6 +66,18 @@ export class PictureInput {
     this.pictures = pictures;
     this.current = pictures[0] ?? null;
     this.show();
+  }
+
+  /** The picture that is looked at, to be looked at again by `restore`. */
+  get state() {
+    return this.current;
+  }
+
+  restore(picture) {
+    this.fail("");
+    if (!this.pictures.includes(picture)) return this.put(picture ? [picture.again()] : []);
+    this.current = picture;
+    return this.show();
   }
 
   /** Pictures that somebody brought: beside those that are there where several may be, unless that is the example. */
