@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import Enum
 from pathlib import Path
@@ -176,6 +177,20 @@ def test_records_and_lists_are_made_of_json_of_any_depth(annotation: Any, given:
     errors: list[Any] = []
     assert value.make(check(value.field, given), (), errors) == made
     assert errors == []
+
+
+def test_a_made_example_of_a_day_is_one_inside_a_record_too() -> None:
+    @dataclass
+    class Stay:
+        arrival: date
+        booked: datetime
+        days: list[date]
+
+    assert value_of(Stay, "here").field.example == {
+        "arrival": "2024-01-01",
+        "booked": "2024-01-01T00:00:00Z",
+        "days": ["2024-01-01"],
+    }
 
 
 def test_every_wrong_value_inside_a_record_is_named_by_its_place() -> None:
@@ -618,6 +633,17 @@ MISTAKES: dict[str, tuple[str, type[ModelportError], str]] = {
     "syntax": ("def predict(x: int) -> int\n    return x\n", ModelFileError, "line 1"),
     "an error in the file": ("\nrate = 1 / 0\ndef predict(x: int) -> int: ...\n", ModelFileError, "service.py, line 2: ZeroDivisionError"),
     "an error in load": ("def load():\n    return {}['a']\ndef predict(d, x: int) -> int: ...\n", ModelFileError, "line 2: KeyError: 'a'"),
+    "an exit in the file": (
+        "import sys\nsys.exit(2)\ndef predict(x: int) -> int: ...\n", ModelFileError, "service.py, line 2: SystemExit: 2",
+    ),
+    "no parameter for what load returns": (
+        "def load():\n    return {}\ndef predict() -> int: ...\n", SignatureError, "predict() has no parameter for what load() returns",
+    ),
+    "an input where what load returns is passed": (
+        "def load():\n    return {}\ndef predict(x: int, y: int) -> int: ...\n",
+        SignatureError,
+        "predict() gets what load() returns, a dict, as its first argument, and 'x' is annotated int",
+    ),
     "a module that is not here": ("import nosuch\ndef predict(x: int) -> int: ...\n", ModelFileError, "line 1: ModuleNotFoundError"),
     "a file that is not here": ("open('a.json')\ndef predict(x: int) -> int: ...\n", ModelFileError, "FileNotFoundError"),
     "no functions": ("X = 1\n", ModelFileError, "holds no model"),
@@ -627,6 +653,9 @@ MISTAKES: dict[str, tuple[str, type[ModelportError], str]] = {
     "a default of another kind": ("def predict(x: int = 'a') -> int: ...\n", SignatureError, "the default 'a' is not what is annotated"),
     "a name that is not there": ("def predict(x: 'Nosuch') -> int: ...\n", SignatureError, "name 'Nosuch' is not defined"),
     "a path that is taken": ("def predict(x: int) -> int: ...\ndef metrics(x: int) -> int: ...\n", SignatureError, "at /metrics itself"),
+    "an example that ends the program": (
+        "import sys\ndef predict(x: str) -> int:\n    sys.exit(0)\n", ModelFailed, "the model raised SystemExit: 0",
+    ),
     "an example that fails": (
         "def predict(x: str) -> int:\n    return {'a': 1}[x]\n", ModelFailed, "predict() does not answer the example",
     ),

@@ -78,7 +78,7 @@ class Engine:
             answers = self.framework.predict(self.model, columns, self.signature)
         except ModelportError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ModelFailed(f"the model raised {type(error).__name__}: {error}") from error
         if not isinstance(answers, Mapping):
             raise ModelContract(f"the model gave a {type(answers).__name__} where its outputs by name are expected")

@@ -470,6 +470,8 @@ def made_example(field: Field) -> Any:
         low, high = field._lowest(), field._highest()
         plainest = next((number for number in (0, 1) if low <= number <= high), min(max(0, low), high))
         return plainest if field.kind == "integer" else float(plainest)
+    if field.kind == "datetime" and (field.schema or {}).get("format") == "date":
+        return "2024-01-01"
     return field.choices[0] if field.choices else _PLAINEST.get(field.kind)
 
 

@@ -22,6 +22,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 from importlib.metadata import packages_distributions
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -132,6 +133,8 @@ def load(path: Path, card: Card) -> Function:
     if not callable(call):
         raise ModelFileError(f"{path.name} has no function {name!r} once it has run")
     doc, about = described(inspect.getdoc(call))
+    if loaded.passed:
+        _check_passed(call, loaded.passed[0])
     given = _parameters(call, skip=len(loaded.passed), about=about)
     only = given[0].value if len(given) == 1 and isinstance(given[0].value, Record) else None
     returns = _returns(call, name)
@@ -281,7 +284,7 @@ def _told(path: Path) -> Iterator[None]:
         raise
     except SyntaxError as error:
         raise ModelFileError(f"{Path(error.filename or path).name}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == path.resolve().parent]
         where = f"{Path(lines[-1].filename).name}, line {lines[-1].lineno}" if lines else path.name
         hint = ""
@@ -289,6 +292,8 @@ def _told(path: Path) -> Iterator[None]:
             hint = "Install it, or put the module beside the file."
         elif isinstance(error, FileNotFoundError):
             hint = "Files that the code reads come along with --include FILE, or include = [...] in modelport.toml."
+        elif isinstance(error, SystemExit):
+            hint = 'It ends the program when it is loaded: put what is for the command line below `if __name__ == "__main__":`.'
         raise ModelFileError(f"{where}: {type(error).__name__}: {error}", hint=hint) from error
 
 
@@ -314,6 +319,22 @@ def _parameters(call: Callable[..., Any], *, skip: int, about: Mapping[str, str]
         value = member(value, parameter.name, absent, about.get(parameter.name, ""), where)
         found.append(Parameter(parameter.name, value, parameter.kind is parameter.POSITIONAL_ONLY))
     return tuple(found)
+
+
+def _check_passed(call: Callable[..., Any], answer: Any) -> None:
+    """SignatureError when the function has no parameter for what `load` returned, or one that is an input by its annotation."""
+    first = next(iter(inspect.signature(call).parameters.values()), None)
+    name = call.__name__
+    if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+        what = f"{name}() has no parameter for what {LOAD}() returns"
+    else:
+        hint = _hints(call).get(first.name)
+        kind = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+        if kind not in (bool, int, float, str, date, datetime) or isinstance(answer, kind):
+            return
+        given = f"{name}() gets what {LOAD}() returns, a {type(answer).__name__}, as its first argument"
+        what = f"{given}, and {first.name!r} is annotated {kind.__name__}"
+    raise SignatureError(what, hint=f"Give it a parameter for that before its inputs; or let {LOAD}() set globals and return nothing.")
 
 
 def _returns(call: Callable[..., Any], name: str) -> Value:
