@@ -123,7 +123,7 @@ def test_wrong_values_of_a_file_are_told_with_their_lines(browser: Browser, url:
         expect(told.nth(0)).to_contain_text("Line 5, petal_length: ")
         expect(told.nth(1)).to_contain_text("Line 6, sepal_width: ")
         bring(page, "flowers.csv", f"{header}\n1,2,3,4,\n".replace("petal_width", "petal_widht"))
-        expect(page.locator(".answer")).to_contain_text("petal_width: is missing")
+        expect(page.locator(".answer")).to_contain_text("Column petal_width: the column is missing.")
         bring(page, "flowers.csv", f"{header}\n1,2,3,4,\n")
         answered(page)
 

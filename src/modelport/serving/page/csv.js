@@ -104,12 +104,14 @@ export class Refused extends Error {
 /** What the service did not take of a part, with the line of the file before each error. */
 function refused({ title, detail, errors }, part) {
   if (!errors.length) return new Refused(title, detail);
-  const told = errors.slice(0, TOLD).map(({ pointer, detail: words }) => {
-    const [, row, ...field] = String(pointer ?? "").split("/");
-    const line = part[Number(row)]?.line;
-    const name = field.join("/").replaceAll("~1", "/").replaceAll("~0", "~");
-    return `${line ? `Line ${line}${name ? `, ${name}` : ""}: ` : ""}${words}`;
+  const placed = errors.map(({ pointer, detail: words }) => {
+    const [, row, ...inside] = String(pointer ?? "").split("/");
+    const { line } = part[row] ?? { line: 0 };
+    const field = line ? inside : [row, ...inside]; // what is wrong with a whole column has no row
+    return { line, name: field.join("/").replaceAll("~1", "/").replaceAll("~0", "~"), words };
   });
+  const told = placed.toSorted((one, other) => one.line - other.line).slice(0, TOLD)
+    .map(({ line, name, words }) => [line ? [`Line ${line}`, name].filter(Boolean).join(", ") : name && `Column ${name}`, words].filter(Boolean).join(": "));
   const more = errors.length > TOLD ? [`and ${errors.length - TOLD} more`] : [];
   return new Refused(errors.length === 1 ? "One value does not fit; nothing was answered." : `${errors.length} values do not fit; nothing was answered.`, "", [...told, ...more]);
 }

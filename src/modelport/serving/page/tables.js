@@ -38,10 +38,12 @@ export function drawTable(field, value) {
     el("div", { class: "table", tabindex: "0", role: "region", "aria-label": field.name }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...body))), more);
 }
 
-/** Rows of texts under a header; numbers among them stand to the right. */
+/** Rows of texts under a header; numbers among them stand to the right, in a few digits. */
 export function drawRows(header, rows, name) {
   const kinds = header.map((_, at) => (rows.every((row) => row[at] === "" || Number.isFinite(Number(row[at]))) ? "numeric" : null));
-  const line = (cells, tag) => el("tr", {}, ...cells.map((text, at) => el(tag, { scope: tag === "th" ? "col" : null, class: kinds[at] }, text)));
+  const short = (text, at) => (kinds[at] && /\.\d{6,}/.test(text) ? number(Number(text)) : text);
+  const line = (cells, tag) => el("tr", {}, ...cells.map((text, at) =>
+    el(tag, { scope: tag === "th" ? "col" : null, class: kinds[at] ?? "unbroken" }, short(text, at))));
   return el("div", { class: "table", tabindex: "0", role: "region", "aria-label": name },
     el("table", {}, el("thead", {}, line(header, "th")), el("tbody", {}, ...rows.map((row) => line(row, "td")))));
 }
