@@ -181,7 +181,7 @@ class Form {
     };
     for (const name of ["dragover", "drop"]) document.addEventListener(name, over);
     document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) this.node.classList.remove("over"); });
-    return el("span", { class: "files" }, control, el("label", { class: "quiet", for: control.id }, "Choose a CSV file"), el("span", { class: "by-mouse" }, "or drop one"));
+    return el("span", { class: "files" }, control, el("label", { class: "quiet", for: control.id }, "Choose a CSV file"));
   }
 
   fillExample() {
