@@ -305,7 +305,6 @@ class Report:
         onnx, native, titles = "modelport-onnx", "modelport-native", {name: tool.title for name, tool in TOOLS.items()}
         for other, least in ((BASE, 12), ("mlserver", 20), ("fastapi-tutorial", 30), ("litserve", 30), ("bentoml", 30), ("mlflow", 30)):
             aim(f"W1, 32 connections, ONNX: times {titles[other]}", rate(onnx, "W1", 32), rate(other, "W1", 32), least)
-        aim("W1, 32 connections, ONNX: of a bare HTTP answer", rate(onnx, "W1", 32), rate("limit-http", "W1", 32), 0.5)
         aim(f"W1, 32 connections, as it came: times {titles[BASE]}", rate(native, "W1", 32), rate(BASE, "W1", 32), 8)
         aim(f"W2, 32 connections, ONNX: times {titles[BASE]}", rate(onnx, "W2", 32), rate(BASE, "W2", 32), 15)
         aim(f"W2, 32 connections, as it came: times {titles[BASE]}", rate(native, "W2", 32), rate(BASE, "W2", 32), 8)

@@ -24,7 +24,7 @@ from bench.services import Serving, serving
 from bench.tools import TOOLS, Tool
 from bench.works import OVERLOAD, WORKS, answer_to
 
-CAPACITY_S, CALM_CONNECTIONS = 4, 8
+CAPACITY_S, CALM_CONNECTIONS = 8, 8
 QUIET, QUIET_PER_S = "127.0.0.2", 10
 PROBED = "127.0.0.3"
 RECOVERED_WITHIN_S = 30.0
@@ -54,18 +54,18 @@ def run(*options: str) -> str:
     _, load_core = cores() or (None, None)
     with serving(tool, work) as service:
         drive(service.port, service.asked, CALM_CONNECTIONS, 1, service.folder, load_core)
-        calm_s = service.server.processor_s()
-        calm = drive(service.port, service.asked, CALM_CONNECTIONS, CAPACITY_S, service.folder, load_core)
-        calm_s = (service.server.processor_s() - calm_s) / (calm.requests_per_s * CAPACITY_S)
-        capacity = asked.capacity or calm.requests_per_s
+        calm = [_calm(service, load_core)]
+        offered = (asked.capacity or calm[0][0]) * asked.times
         before = service.server.memory()[1]
         stay_on(load_core)
         busy, served_s, mine = busy_s(), service.server.processor_s(), own_s()
-        seen = asyncio.run(_overload(service, capacity * asked.times, asked))
+        seen = asyncio.run(_overload(service, offered, asked))
         served_s, mine = service.server.processor_s() - served_s, own_s() - mine
         seen.others_cores = max(0.0, (busy_s() - busy - served_s - mine) / asked.seconds)
         recovered_s = _recovered(service, asked.deadline)
         after = service.server.memory()[1]
+        calm.append(_calm(service, load_core))
+    capacity, calm_s = (sum(one) / 2 for one in zip(*calm, strict=True))
     total, quiet = _total(seen.load), _total(seen.quiet)
     good = len(total.good_ms) / asked.seconds
     all_good = len(total.good_ms) + len(quiet.good_ms)
@@ -74,13 +74,14 @@ def run(*options: str) -> str:
         "",
         f"`{' '.join(['python -m bench overload', *options])}`",
         "",
-        f"Capacity {capacity:,.0f}/s (closed loop, {CALM_CONNECTIONS} connections); then {asked.times:g} times that in an open loop for",
-        f"{asked.seconds:g} s. Callers leave after {asked.deadline:g} s; the service's own deadline is {PATIENCE * asked.deadline:g} s.",
+        f"Capacity {calm[0][0]:,.0f}/s before and {calm[1][0]:,.0f}/s after (closed loop, {CALM_CONNECTIONS} connections, {CAPACITY_S} s);",
+        f"the mean of both counts. Between them, {asked.times:g} times that in an open loop for {asked.seconds:g} s.",
+        f"Callers leave after {asked.deadline:g} s; the service's own deadline is {PATIENCE * asked.deadline:g} s.",
         f"The server has one core and the load another; other programs took {seen.others_cores:.2f} cores meanwhile.",
         "",
         "| | |",
         "|---|---:|",
-        f"| offered a second | {capacity * asked.times:,.0f} |",
+        f"| offered a second | {offered:,.0f} |",
         f"| sent a second | {total.sent / asked.seconds:,.0f} |",
         f"| not sent, all {asked.connections} connections waiting | {total.unsent:,} |",
         f"| answered in time a second | {good:,.0f} |",
@@ -107,6 +108,13 @@ def run(*options: str) -> str:
         cells = (at + 1, len(tally.good_ms), f"{percentile(tally.good_ms, 0.99):.1f}", len(tally.shed_ms), tally.late, tally.broken)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
+
+
+def _calm(service: Serving, load_core: int | None) -> tuple[float, float]:
+    """What the service can do: requests a second, and the seconds of processor time of each."""
+    spent_s = service.server.processor_s()
+    calm = drive(service.port, service.asked, CALM_CONNECTIONS, CAPACITY_S, service.folder, load_core)
+    return calm.requests_per_s, (service.server.processor_s() - spent_s) / (calm.requests_per_s * CAPACITY_S)
 
 
 def _impatient(tool: Tool, deadline_s: float) -> Tool:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
+from threading import Event
 from time import perf_counter
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -40,6 +41,9 @@ _SURPRISES = 3
 """So many in a row are no accidents: rows cost other than they did."""
 _REMEMBERED = 0.25
 """The calls of this part of the longest wait say how fast a line moves."""
+_REST_S = 0.005
+"""So long the loop lets requests gather once it has had to refuse some: to wake for each takes from the model what many can share. It is
+little beside how long a caller waits for a refusal, and the end of a call ends it."""
 _PROBE_EVERY = 16
 """On a thread a call seems longer than it is, for the loop is in its way: so what may be short is tried on the loop every so often."""
 
@@ -271,6 +275,8 @@ class Batcher(Generic[AnyRows, Answers]):
         self._patience_s: dict[str, float] = {}
         """How long callers wait before they leave, of whose connections more had ended than stayed at their turn; until none waits."""
         self._scheduled = False
+        self._over, self._resting = Event(), False
+        """Set when a call on the thread ends; whether the loop is about to rest."""
         self._behind_since: float | None = None
         """Since when each call has left some waiting, by `loop.time()`; None when the last has not."""
         self._probe = 0
@@ -347,7 +353,16 @@ class Batcher(Generic[AnyRows, Answers]):
     def _refuse(self, reason: str, detail: str, seconds: float) -> None:
         if self._observer is not None:
             self._observer.shed(reason)
+        if self._running is not None and not self._resting:
+            self._resting = True
+            self._loop.call_soon(self._rest)
         raise Unavailable(detail, retry_after_s=max(1, math.ceil(min(seconds, 3600))))
+
+    def _rest(self) -> None:
+        """Let requests gather while the thread computes."""
+        self._resting = False
+        if self._running is not None:
+            self._over.wait(_REST_S)
 
     def _left_s(self, now: float) -> float:
         """How long the running call will still take; one that is late may well be late by as much again."""
@@ -369,6 +384,7 @@ class Batcher(Generic[AnyRows, Answers]):
             self._go_on()
             return
         self._running = _Call(works, rows, self._loop.time() + seconds, self._clock())
+        self._over.clear()
         self._arm()
         self._thread.submit(self._call_there, self._running)
 
@@ -487,6 +503,7 @@ class Batcher(Generic[AnyRows, Answers]):
             if self._flight is not None:
                 self._flight.end()
         self._loop.call_soon_threadsafe(self._finish, call, outcomes, begun, self._clock() - begun)
+        self._over.set()
 
     def _outcomes(self, works: list[Work[AnyRows, Answers]]) -> list[_Outcome[AnyRows, Answers]]:
         """What each work gets. When a call raises it is made again by halves, so that only who is at fault gets the error."""
