@@ -290,7 +290,7 @@ def fastai(picture: Image.Image, size: tuple[int, int], method: str) -> np.ndarr
     return np.asarray(picture.crop((left, top, left + part[0], top + part[1])).resize((w, h), Image.Resampling.BILINEAR))
 
 
-@pytest.mark.parametrize("size", [(640, 480), (479, 641), (300, 300), (233, 97), (31, 500), (4000, 90)])
+@pytest.mark.parametrize("size", [(640, 480), (479, 641), (300, 300), (233, 97), (31, 500), (4000, 90), (460, 300), (90, 251)])
 def test_pixels_are_those_of_the_training_libraries(size: tuple[int, int]) -> None:
     picture = Image.fromarray(noise(*size))
     data = encoded(picture)
@@ -298,10 +298,21 @@ def test_pixels_are_those_of_the_training_libraries(size: tuple[int, int]) -> No
     assert near(decode(data, how), torchvision(picture, 256, (224, 224)), 0)
     assert near(decode(data, Preprocessing(96, 160)), fastai(picture, (96, 160), "crop"), 0)
     assert near(decode(data, Preprocessing(96, 160, pad="zeros")), fastai(picture, (96, 160), "pad"), 0)
+    assert near(decode(data, Preprocessing(224, 224, pad="zeros")), fastai(picture, (224, 224), "pad"), 0)
     squished = np.asarray(picture.resize((160, 96), Image.Resampling.BILINEAR))
     assert near(decode(data, Preprocessing(96, 160, crop="none")), squished, 0)
     cut = np.asarray(picture.resize((256, 256), Image.Resampling.BILINEAR).crop((16, 16, 240, 240)))
     assert near(decode(data, Preprocessing(224, 224, resize=(256, 256))), cut, 0)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_has_the_colour_that_lies_there_where_the_training_library_took_that(mode: str) -> None:
+    picture = Image.fromarray(pattern(40, 30)).convert(mode)
+    options = {"transparency": 3} if mode == "P" else {}
+    if mode != "P":
+        picture.putalpha(90)
+    data = encoded(picture, **options)
+    assert near(decode(data, Preprocessing(30, 40, alpha="dropped")), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), 0)
 
 
 def test_padding_repeats_the_border_or_mirrors() -> None:

@@ -40,6 +40,7 @@ def test_it_goes_through_json_and_keeps_what_is_set_alone() -> None:
         ({"crop": "middle"}, "one of 'center', 'none'"),
         ({"interpolation": "best"}, "'bilinear'"),
         ({"mode": "CMYK"}, "'RGB', 'BGR', 'L'"),
+        ({"alpha": "black"}, "'white', 'dropped'"),
         ({"scale": 0, "dtype": "float32"}, "a number that is not 0"),
         ({"mean": (0.5,), "dtype": "float32"}, "mean of the pictures has 1 numbers, and RGB pictures have 3 channels"),
         ({"std": (1.0, 0.0, 1.0), "dtype": "float32"}, "numbers above 0"),

@@ -97,7 +97,8 @@ def check_bundle(bundle: Bundle, *, trust: bool = False, trust_version: bool = F
             raise ModelFileError(f"{bundle.folder / ONNX} is no ONNX model in one file", hint="--engine native leaves it out.")
         return
     contents = inspection.read(bundle.model_path)
-    check_python(bundle.model_path, inspection.foreign_python(contents))
+    if not inspection.inert(bundle.card):
+        check_python(bundle.model_path, inspection.foreign_python(contents))
     check_trust(bundle.model_path, bundle.card, inspection.refused(contents, bundle.card), trust=trust)
     if bundle.code_folder and not trust:
         raise Untrusted(f"{bundle.folder} brings Python code along, in {bundle.code_folder}", hint="Read it; then say --trust.")

@@ -254,7 +254,7 @@ def _pixels(head: Head, plain: bytes, box: tuple[int, int] | None, how: Preproce
     image = _loaded(head, plain, box)
     if how is None or how.exif:
         image = _upright(image, head.orientation)
-    image = _colours(image, mode)
+    image = _colours(image, mode, transparent=how is None or how.alpha == "white")
     pixels = np.asarray(_in_mode(_on_white(_fitted(image, how) if how else image), mode))
     return pixels.reshape(*pixels.shape[:2], -1)
 
@@ -351,13 +351,13 @@ def _upright(image: Any, orientation: int) -> Any:
     return image if turn is None else image.transpose(turn)
 
 
-def _colours(image: Any, mode: str) -> Any:
-    """The image as L, RGB, or RGBA where parts of it are transparent: modes that can be resized. L stays, also where RGB is wanted."""
+def _colours(image: Any, mode: str, *, transparent: bool = True) -> Any:
+    """The image as L, RGB, or RGBA where parts of it are `transparent`: modes that can be resized. L stays, also where RGB is wanted."""
     if image.mode.startswith("I"):  # 16 bits: Pillow would cut off what is above 255
         from PIL import Image
 
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if transparent and (image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info):
         image = _in_mode(image, "RGBA")
         if image.getextrema()[3][0] < 255:
             return image
@@ -416,8 +416,10 @@ def _padded(image: Any, how: Preprocessing) -> Any:
 
     width, height = image.size
     whole = max(width / how.width, height / how.height)
-    size = max(width, int(whole * how.width)), max(height, int(whole * how.height))
+    size = int(whole * how.width), int(whole * how.height)  # of a side that fits it may be one less than the image has
     _check_made(image, size)
+    image = image.crop((0, 0, min(width, size[0]), min(height, size[1])))
+    width, height = image.size
     left, top = -int((width - size[0]) / 2), -int((height - size[1]) / 2)
     around = [(top, size[1] - height - top), (left, size[0] - width - left)]
     pixels = np.asarray(image)

@@ -21,6 +21,7 @@ Crop: TypeAlias = Literal["center", "none"]
 Pad: TypeAlias = Literal["", "zeros", "border", "reflection"]
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 Mode: TypeAlias = Literal["RGB", "BGR", "L"]
+Alpha: TypeAlias = Literal["white", "dropped"]
 Layout: TypeAlias = Literal["NHWC", "NCHW"]
 
 
@@ -37,7 +38,8 @@ class Preprocessing:
     `layout` and `dtype`. The defaults are those of a graph that takes the pixels as they are.
 
     `exif` says whether the way up that a camera noted is honoured; torchvision, fast.ai and Keras do not, unless they are told to.
-    What is transparent becomes white. SignatureError for what cannot be meant.
+    `alpha` says what becomes of what is transparent: white, as it looks on a page, or, "dropped", the colour that lies hidden there, as
+    these libraries take it. SignatureError for what cannot be meant.
     """
 
     height: int
@@ -48,6 +50,7 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     mode: Mode = "RGB"
     exif: bool = True
+    alpha: Alpha = "white"
     scale: float = 1.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -188,6 +191,7 @@ _STATED: dict[str, tuple[str, Any]] = {
     "interpolation": _one_of(get_args(Interpolation)),
     "mode": _one_of(get_args(Mode)),
     "exif": ("true or false", lambda value: isinstance(value, bool)),
+    "alpha": _one_of(get_args(Alpha)),
     "scale": ("a number that is not 0", lambda value: _is_number(value) and value != 0),
     "mean": ("a list of numbers, one a channel", lambda value: isinstance(value, tuple) and all(map(_is_number, value))),
     "std": (

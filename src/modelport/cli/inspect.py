@@ -54,6 +54,7 @@ def _page(seen: Inspection) -> str:
 
 def _rows(seen: Inspection) -> list[tuple[str, str]]:
     from modelport.cli.output import short_list, size
+    from modelport.inspection import inert
 
     rows = [("file", f"{seen.path}  {size(seen.size)}"), ("format", _format(seen))]
     card = seen.card
@@ -69,7 +70,8 @@ def _rows(seen: Inspection) -> list[tuple[str, str]]:
             rows.append(("classes", _cut(short_list([str(value) for value in card.classes], 8))))
         rows += [(name.replace("_", " "), _cut(_shown(value))) for name, value in card.details.items() if _tells(name, value)]
     if seen.imports:
-        off = f"{len(seen.refused)} not on the allow-list" if seen.refused else "all on the allow-list"
+        fine = "none of which is imported" if inert(card) else "all on the allow-list"
+        off = f"{len(seen.refused)} not on the allow-list" if seen.refused else fine
         names = "1 name" if len(seen.imports) == 1 else f"{len(seen.imports)} names"
         rows.append(("imports", f"{names}, {off}"))
     rows += [("", f"refused: {name}") for name in seen.refused[:10]]

@@ -220,7 +220,8 @@ class Framework(Caller, Protocol):
     """What a module must offer to be a framework. `modelport.testing` proves that one does.
 
     One whose models stand in pickles as bytes of its own format may offer `rebuild(contents, card)` too: the model in the pickle that
-    `contents` describes, made of these bytes. Then its pickles are never loaded.
+    `contents` describes, made of these bytes. Then its pickles are never loaded. `inert(card)` says of which files it takes values alone,
+    so that they may name whatever they will: nothing of it is imported, and no code in them is run.
 
     One that can write a model as ONNX may offer `graph(model, card, signature)`: the bytes of a graph that takes and gives what `predict`
     does, with inputs and outputs in the signature's order, pictures as their pixels (uint8), and {"inputs": [names of the fields]} as JSON

@@ -52,7 +52,8 @@ class Loaded:
     """Whether the graph takes a single row at a time."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What Modelport's own conversion says of its graphs: the names of the fields in "inputs", what a string that is missing is called in
-    "null", and the fields whose texts go in in lower case in "lower". Empty for any other graph."""
+    "null", and the fields whose texts go in in lower case in "lower"; for pictures with several labels "labels" and the "threshold" above
+    which one counts. Empty for any other graph."""
     last: str = ""
     """The operator that computes the first output."""
     labels: tuple[str, ...] = ()
@@ -148,7 +149,7 @@ def _open(path: Path) -> Loaded:
         session=session,
         path=path,
         inputs=tuple(_input(one, alone=len(given) == 1) for one in given),
-        roles=tuple(one.name for one in gives) if about else _roles(gives),
+        roles=(*(["prediction"] if "threshold" in about else []), *(one.name for one in gives)) if about else _roles(gives),
         one_by_one=any(one.shape[:1] == [1] for one in given),
         about=about,
     )
@@ -301,6 +302,9 @@ def _with_tensors(columns: Columns, signature: Signature) -> Columns:
 
 def _answers(model: Loaded, raw: list[Any]) -> Columns:
     """What the graph gave, by the names of the outputs."""
+    if "threshold" in model.about:
+        chosen = tabular.chosen(model.about["labels"], raw[0], model.about["threshold"])
+        return {"prediction": chosen, **dict(zip(model.roles[1:], map(_array, raw), strict=True))}
     if not model.labels:
         return dict(zip(model.roles, map(_array, raw), strict=True))
     scores = scoring.scored(raw[0], model.scoring, len(model.labels))

@@ -261,6 +261,21 @@ def label(classes: Sequence[Any], name: str = "prediction") -> Field:
     return Field(name, "category", choices=tuple(classes))
 
 
+def several(classes: Sequence[str], name: str = "prediction") -> Field:
+    """The output that lists some of `classes`, or none."""
+    return Field(name, "json", schema={"type": "array", "items": {"enum": list(classes)}, "uniqueItems": True})
+
+
+def chosen(classes: Sequence[Any], chances: Array, threshold: float | None = None) -> Array:
+    """For each row of `chances` (rows, classes) the likeliest class; with a threshold the list of all that are above it."""
+    if threshold is None:
+        return np.asarray(np.array(classes, dtype=object)[chances.argmax(axis=1)])
+    found = np.empty(len(chances), dtype=object)
+    for index, row in enumerate((chances > threshold).tolist()):
+        found[index] = [name for name, high in zip(classes, row, strict=True) if high]
+    return found
+
+
 def vector(name: str, names: Sequence[Any] = (), size: int = 0, dtype: str = "float64") -> Field:
     """An output of several numbers a row: named, or of `size`."""
     return Field(name, "number", dtype=dtype, shape=(len(names) or size,), choices=tuple(names))

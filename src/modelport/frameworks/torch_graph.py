@@ -52,18 +52,21 @@ def picture_graph(
     *,
     activation: Activation | None = None,
     labels: Sequence[str] = (),
+    threshold: float | None = None,
     name: str = "probabilities",
     field: str = "image",
     one_by_one: bool = False,
 ) -> bytes:
     """The graph of a network (a torch.nn.Module in evaluation mode) that takes pictures: uint8 (rows, height, width, channels) in.
 
-    Out come float32 `name` (rows, classes), and with `labels` before it the "prediction", the label of the highest. What `how` makes of
+    Out come float32 `name` (rows, classes), and with `labels` before it the "prediction", the label of the highest; with a `threshold` all
+    labels above it, which whoever asks the graph picks. What `how` makes of
     pixels (scale, mean, std, layout, dtype, BGR), the network and the `activation` are inside; cutting and resizing are not. One number for
     two labels is the chance of the second. `one_by_one` is for a network that takes a single picture at a time. NotConverted says why not.
     """
     whole = chain(pixels(how), network, scores(activation, len(labels)))
-    return graph(whole, (Input(field, "uint8", how.shape),), (name,), fields=(field,), labels=labels, one_by_one=one_by_one)
+    taken = Input(field, "uint8", how.shape)
+    return graph(whole, (taken,), (name,), fields=(field,), labels=labels, threshold=threshold, one_by_one=one_by_one)
 
 
 def chain(*parts: Any) -> Any:
@@ -149,6 +152,7 @@ def graph(
     *,
     fields: Sequence[str],
     labels: Sequence[str] = (),
+    threshold: float | None = None,
     one_by_one: bool = False,
     exporters: Sequence[Callable[..., bytes]] = (),
 ) -> bytes:
@@ -167,7 +171,7 @@ def graph(
         try:
             with _quiet(), torch.no_grad():
                 made = exporter(network, example, inputs, outputs, one_by_one)
-            return _finished(made, outputs, fields, labels)
+            return _finished(made, outputs, fields, labels, threshold)
         except ModuleNotFoundError as error:
             why = why or f"{error.name} is not installed: pip install 'modelport[torch]'"
         except Exception as error:  # noqa: BLE001 whatever an exporter runs into, the other may do better
@@ -226,13 +230,13 @@ def _axes(one: Input, one_by_one: bool) -> dict[int, str]:
     return rows | {axis: f"{one.name}_{axis}" for axis, size in enumerate(one.shape, 1) if size < 0}
 
 
-def _finished(made: bytes, outputs: Sequence[str], fields: Sequence[str], labels: Sequence[str]) -> bytes:
+def _finished(made: bytes, outputs: Sequence[str], fields: Sequence[str], labels: Sequence[str], threshold: float | None) -> bytes:
     """The graph with the label of the highest number, and with what Modelport says of its graphs in the metadata."""
     import onnx
     from onnx import TensorProto, helper
 
     model = onnx.load_from_string(made)
-    if labels:
+    if labels and threshold is None:
         known = helper.make_tensor("modelport_labels", TensorProto.STRING, [len(labels)], [label.encode() for label in labels])
         model.graph.initializer.append(known)
         model.graph.node.extend(
@@ -243,8 +247,11 @@ def _finished(made: bytes, outputs: Sequence[str], fields: Sequence[str], labels
         )
         rows = model.graph.output[0].type.tensor_type.shape.dim[0]
         model.graph.output.insert(0, helper.make_tensor_value_info("prediction", TensorProto.STRING, [rows.dim_param or rows.dim_value]))
+    said: dict[str, Any] = {"inputs": list(fields), "lower": [], "null": ""}
+    if threshold is not None:
+        said |= {"labels": list(labels), "threshold": threshold}
     about = model.metadata_props.add()
-    about.key, about.value = "modelport", json.dumps({"inputs": list(fields), "lower": [], "null": ""}, sort_keys=True)
+    about.key, about.value = "modelport", json.dumps(said, sort_keys=True)
     del model.metadata_props[:-1]
     return bytes(model.SerializeToString(deterministic=True))
 

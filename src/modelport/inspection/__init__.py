@@ -62,15 +62,23 @@ def foreign_python(contents: Contents) -> str:
     return found(contents)
 
 
+def inert(card: Card | None) -> bool:
+    """Whether the file of this card is opened with nothing of it run, whatever it would import for its own library."""
+    from modelport.plugins import framework
+
+    asked: Callable[[Card], bool] | None = getattr(framework(card.framework), "inert", None) if card else None
+    return card is not None and asked is not None and asked(card)
+
+
 def refused(contents: Contents, card: Card | None) -> tuple[str, ...]:
     """What loading the file would use beyond the allow-list of its framework, or of all when it has none; nothing for formats without code.
 
     A name that may be imported and not called with arguments stands there with "()". For Keras these are the layers that hold code. A
-    .py file is code as a whole, and who names it means to run it: nothing of it is listed.
+    .py file is code as a whole, and who names it means to run it: nothing of it is listed. Nor is anything of one that is `inert`.
     """
     if contents.format == "keras":
         return tuple(f"Python code in the layer {name}" for name in contents.root["code"])
-    if contents.format not in PICKLES:
+    if contents.format not in PICKLES or inert(card):
         return ()
     from modelport.plugins import framework, framework_names
 

@@ -57,7 +57,7 @@ def _silent(path: Path, done: subprocess.CompletedProcess[bytes]) -> ModelportEr
 
 def answer(path: Path, memory: int, seconds: float) -> dict[str, Any]:
     """What the child says: contents, card and what is refused, or the error; JSON values only."""
-    from modelport.inspection import card, foreign_python, refused
+    from modelport.inspection import card, foreign_python, inert, refused
     from modelport.inspection.files import read
 
     _limit(path, memory, seconds)
@@ -65,7 +65,7 @@ def answer(path: Path, memory: int, seconds: float) -> dict[str, Any]:
         contents = read(path, Budget(seconds=seconds))
         found = card(contents)
         unknown = refused(contents, found)
-        python = foreign_python(contents)
+        python = "" if inert(found) else foreign_python(contents)
     except ModelportError as error:
         kind = error.code if error.code in _ERRORS else ModelFileError.code
         return {"error": kind, "message": error.message, "hint": error.hint}

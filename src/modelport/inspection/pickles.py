@@ -37,6 +37,8 @@ TAKES_CLASS = frozenset(
     }
 )
 """Functions that take a class as an argument and do not call it with what the pickle gives."""
+SKELETON_CLASS = frozenset({"cloudpickle.cloudpickle._make_skeleton_class", "cloudpickle.cloudpickle._make_skeleton_enum"})
+"""What makes a class of the code of a notebook or script, which cloudpickle keeps in the pickle: the second argument is its name."""
 MAX_TEXT = 64 * 1024
 """The digits of an integer, or the characters of a name."""
 _INTEGER = re.compile(rb"[+-]?[0-9]{1,4000}")
@@ -417,6 +419,9 @@ class Machine:
         self._push(self._make(cls, (*args, kwargs) if kwargs else args, called=bool(args or kwargs)))
 
     def _make(self, cls: Any, args: Any, *, called: bool) -> Any:
+        if isinstance(cls, Instance) and cls.cls in SKELETON_CLASS and len(cls.args) > 1 and isinstance(args, tuple):
+            self.imports.add(f"{cls.cls}.__call__")
+            return Instance(f"__main__.{cls.args[1]}", args)
         if not isinstance(cls, Name) or not isinstance(args, tuple):
             raise Malformed(f"is no whole pickle: byte {self.position} makes an object of what is no class")
         if cls.name in _REBUILD and cls.name != GETATTR:

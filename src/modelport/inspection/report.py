@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 from modelport.frameworks import Card
+from modelport.inspection import inert
 from modelport.plugins import framework
 
 _UNCERTAIN = ("scikit-learn",)
@@ -64,7 +65,7 @@ def card_from_dict(raw: Mapping[str, Any]) -> Card:
 def report(contents: Mapping[str, Any], card: Card | None, refused: tuple[str, ...], python: str = "") -> Inspection:
     """The inspection of what a child process has read."""
     imports = tuple(contents["imports"])
-    missing = _missing(imports, card)
+    missing = () if inert(card) else _missing(imports, card)
     installed = installed_version(card)
     warnings, advice = _story(str(contents["path"]), contents["format"], card, refused, missing, installed)
     if python:

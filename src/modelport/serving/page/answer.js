@@ -12,7 +12,7 @@ const percents = new Intl.NumberFormat("en", { style: "percent", minimumFraction
 /** The outputs with the values of `record`; with dashes in the same places where it is null. */
 export function drawAnswer(outputs, record) {
   const scalars = outputs.filter((field) => !isVector(field) && !isDeep(field));
-  const values = new Set(scalars.map((field) => String(record?.[field.name])));
+  const values = new Set(scalars.flatMap((field) => record?.[field.name] ?? []).map(String));
   return outputs.map((field) => {
     const value = record === null ? null : record[field.name];
     if (isVector(field)) return drawBars(field, value, values, record === null);
@@ -39,7 +39,7 @@ export function headline(outputs, record) {
   const vector = outputs.find((field) => isVector(field) && record[field.name]);
   const scalar = outputs.find((field) => !isVector(field) && !isDeep(field));
   const value = scalar && record[scalar.name];
-  const words = value === undefined || value === null ? "" : typeof value === "number" ? number(value) : String(value);
+  const words = value === undefined || value === null ? "" : typeof value === "number" ? number(value) : text(value);
   if (!vector) return words || sayAnswer(outputs, record);
   const [name, share] = sorted(record[vector.name])[0];
   return `${words && words !== name ? words : name} ${isShare(vector, record[vector.name]) ? percent(share) : number(share)}`;
@@ -50,10 +50,15 @@ export const isWide = (outputs) => outputs.some((field) => isTable(field) || isS
 
 const isVector = (field) => field.shape?.length === 1 && field.choices?.length > 0;
 
-const isDeep = (field) => field.shape?.length > 0 || field.kind === "json" || field.kind === "tensor";
+/** Whether an answer is some of several labels. */
+const isLabels = (field) => field.kind === "json" && field.schema?.items?.enum?.length > 0;
+
+const isDeep = (field) => !isLabels(field) && (field.shape?.length > 0 || field.kind === "json" || field.kind === "tensor");
+
+const text = (value) => (Array.isArray(value) ? value.join(", ") || "none" : String(value));
 
 function drawScalar(field, value, empty, small) {
-  const shown = empty ? "–" : value === null ? "none" : typeof value === "number" || typeof value === "bigint" ? number(value) : String(value);
+  const shown = empty ? "–" : value === null ? "none" : typeof value === "number" || typeof value === "bigint" ? number(value) : text(value);
   const numeric = field.kind === "number" || field.kind === "integer";
   const exact = !empty && numeric && value !== null && shown.replaceAll(",", "") !== String(value) ? `exactly ${value}` : "";
   return el("div", { class: small ? "output small" : "output" },
