@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
+
+import images_world
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +33,18 @@ def old_pythons(registry: None) -> None:
     missing = {"3.7", "3.9", "3.10"} - interpreters().keys()
     if missing and not os.environ.get("CI"):
         pytest.skip(f"there is no Python {', '.join(sorted(missing))}")
+
+
+@pytest.fixture(scope="session")
+def image_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An image registry, as host:port, with a base: python:3.11-slim."""
+    with images_world.registry(tmp_path_factory.mktemp("image-registry")) as host:
+        images_world.push(f"{host}/python:3.11-slim", [images_world.base_layer()])
+        yield host
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[images_world.Docker]:
+    """A Docker daemon of the tests' own."""
+    with images_world.docker_daemon(tmp_path_factory.mktemp("docker")) as host:
+        yield images_world.Docker(host)

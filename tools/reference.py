@@ -25,6 +25,8 @@ ENVIRONMENT = {
     "HOME": "Where `~` is, for the store and the cache.",
     "MODELPORT_API_KEY": "The API key that requests must bring; several are separated by commas.",
     "MODELPORT_CACHE": "Where model files that are served directly are kept as bundles; `~/.cache/modelport` otherwise.",
+    "MODELPORT_REF": "What `modelport serve` serves where it is not told.",
+    "MODELPORT_REGISTRY_MIRROR": "A mirror of Docker Hub that `build` takes bases from: `https://mirror.example.com`.",
     "MODELPORT_STORE": "The store: a folder, or an fsspec URL such as `s3://bucket/models`; `~/.modelport` otherwise.",
     "MODELPORT_URL": "Where the service is, for modules that `modelport client` writes; `http://127.0.0.1:8000` otherwise.",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "Where spans of requests are sent by OTLP over HTTP, with `modelport[otel]`; none are made otherwise.",
@@ -35,6 +37,7 @@ ENVIRONMENT = {
     "OTEL_SDK_DISABLED": "`true`: no spans.",
     "OTEL_SERVICE_NAME": "The service's name in its spans; `modelport` otherwise.",
     "OTEL_TRACES_EXPORTER": "`none`: no spans.",
+    "PIP_FIND_LINKS": "Where wheels lie beside the package index, as pip has it; UV_FIND_LINKS comes first.",
     "PIP_INDEX_URL": "The package index, as pip has it, for environments of old models; uv's own settings come first.",
     "PORT": "The port to listen on, where --port is not given.",
     "PYENV_ROOT": "Where pyenv keeps Pythons, for environments of old models; `~/.pyenv` otherwise.",
@@ -111,10 +114,14 @@ def settings() -> str:
     source = "\n".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
     owners = "MODELPORT|AIP|XDG|SOURCE|OTEL|PIP|PYENV|UV_PYTHON_INSTALL"
     used = set(re.findall(rf"""["']((?:{owners})_[A-Z_]+|[A-Z_]*PORT|[A-Z]*TITLE)["']""", source))
-    undocumented, unused = used - set(ENVIRONMENT), set(ENVIRONMENT) - used - {"HOME"}
+    serve = modelport.get_command(click.Context(modelport), "serve")
+    assert serve is not None
+    named = {one.envvar: one.name.replace("_", "-") for one in serve.params if isinstance(one.envvar, str) and one.name}
+    flags = {variable: f"As --{flag} of `serve`." for variable, flag in named.items()}
+    undocumented, unused = used - set(ENVIRONMENT) - set(flags), set(ENVIRONMENT) - used - {"HOME"}
     assert not undocumented, f"tools/reference.py does not document {sorted(undocumented)}"
     assert not unused, f"tools/reference.py documents {sorted(unused)}, which nothing reads"
-    rows = [f"| `{name}` | {meaning} |" for name, meaning in sorted(ENVIRONMENT.items())]
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in sorted({**flags, **ENVIRONMENT}.items())]
     head = ["# Settings", "", MADE, "", "## Environment", "", "| variable | meaning |", "|---|---|", *rows, "", "## modelport.toml", ""]
     keys = f"Its keys: {', '.join(f'`{key}`' for key in project.KEYS)}."
     return "\n".join(head) + "\n" + (inspect.getdoc(project) or "").replace("\n    ", "\n    ") + "\n\n" + keys + "\n"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +17,30 @@ def root() -> Path:
     """Where all caches are: MODELPORT_CACHE, else modelport in XDG_CACHE_HOME or ~/.cache. It need not exist."""
     base = os.environ.get("MODELPORT_CACHE")
     return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelport"
+
+
+def made(cache: Path, name: str, fill: Callable[[Path], None], keep: int, *, spare_s: float = 0.0) -> Path:
+    """The folder `name` of a cache, filled once by `fill`, and whole or not there at all; of the others those used last are kept.
+
+    `fill` is called with an empty folder, which is thrown away when it raises or the process is killed.
+    """
+    target = cache / name
+    if target.is_dir():
+        os.utime(target)
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
+    try:
+        fill(staging)
+        try:
+            staging.rename(target)
+        except OSError:
+            if not target.is_dir():  # another process may have made the same just now
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    prune(cache, keep, spare_s=spare_s)
+    return target
 
 
 def prune(cache: Path, keep: int, *, spare_s: float = 0.0) -> None:

@@ -9,6 +9,7 @@
     ├── ModelFileError             1   500   the model file cannot be read or loaded
     ├── TrainingFailed             1   500   a training command fails, or does not write what it should
     ├── BundleError                1   500   a bundle is damaged, or is not one
+    ├── RegistryError              1   500   a registry or a container engine cannot be reached, refuses, or errs
     ├── Refused                    3   403   a gate said no: the message says which, and how to open it
     │   ├── Untrusted              3   403   a pickle would import what is not on the allow-list
     │   ├── VersionMismatch        3   409   written by another version of the library
@@ -125,6 +126,13 @@ class BundleError(ModelportError):
 
     code = "bundle"
     title = "The bundle is damaged"
+
+
+class RegistryError(ModelportError):
+    """Raised when an image registry or a container engine cannot be reached, refuses, or answers what it should not."""
+
+    code = "registry"
+    title = "The registry did not do it"
 
 
 class Refused(ModelportError):

@@ -20,13 +20,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from modelport import bundle as bundles
-from modelport import code_files, engines, gates, inference, inspection, plugins, preprocessing, project, samples, tables
+from modelport import code_files, engines, gates, inference, inspection, pins, plugins, preprocessing, project, samples, tables
 from modelport.bundle import ONNX, PARITY, Bundle
 from modelport.conversion import converting, old
 from modelport.conversion.converting import Converted, Converter, Here
@@ -185,8 +183,8 @@ def pack_file(path: Path, folder: Path, options: Options, *, checkout: Path | No
             needed = ("numpy", "onnxruntime")
             told_apart = converting.told_apart(unbounded, converted.evidence["precision"])
             signature = _computable_by_both(engine, engines.load_onnx(folder / ONNX, told_apart))
-        requirements = _pins((*needed, "pillow") if any(one.kind == "image" for one in signature.inputs) else needed)
-    (folder / "requirements.txt").write_text(requirements)
+        required = pins.closure((*needed, "pillow") if any(one.kind == "image" for one in signature.inputs) else needed)
+    (folder / "requirements.txt").write_text("".join(f"{pin}\n" for pin in required))
     lineage = _lineage((checkout or path.parent).resolve(), options)
     written = bundles.write(
         folder,
@@ -548,36 +546,6 @@ def _git(folder: Path, *words: str) -> str:
 def _created(lineage: Mapping[str, Any]) -> str | None:
     epoch = os.environ.get("SOURCE_DATE_EPOCH") or lineage.get("git", {}).get("time")
     return datetime.fromtimestamp(int(epoch), UTC).isoformat() if epoch else None
-
-
-def _pins(names: Sequence[str]) -> str:
-    """The distributions and all they require, as installed here, one exact pin a line."""
-    installed: dict[str, Distribution] = {}
-    waiting = list(names)
-    while waiting:
-        found = _installed(waiting.pop())
-        if found is None or found.metadata["Name"].lower() in installed:
-            continue
-        installed[found.metadata["Name"].lower()] = found
-        waiting += [requirement for requirement in found.requires or [] if "extra ==" not in requirement]
-    # without the part behind a "+", which says for which processor a build is: another machine's index may have another
-    return "".join(f"{found.metadata['Name']}=={found.version.partition('+')[0]}\n" for _, found in sorted(installed.items()))
-
-
-def _installed(requirement: str) -> Distribution | None:
-    """The installed distribution of a requirement: itself, or the one that gives the same import (xgboost-cpu for xgboost)."""
-    name = re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0]
-    try:
-        return distribution(name)
-    except PackageNotFoundError:
-        others = _distributions_by_import().get(name, [])
-        return distribution(others[0]) if others else None
-
-
-@cache
-def _distributions_by_import() -> Mapping[str, list[str]]:
-    """Reads every installed file's name: slow, and seldom needed."""
-    return packages_distributions()
 
 
 def _metric(name: str, value: Any) -> float:

@@ -295,6 +295,17 @@ class Store:
             ) from error
 
 
+def laid_out(bundle: Bundle, version: int) -> dict[str, Path | bytes]:
+    """The files of a store that holds this one version, by their paths in it. There is no clock in them."""
+    digest = bundle.digest.removeprefix("sha256:")
+    stored = f"{digest[:16]}-{digest[16:28]}"
+    entry = Entry(bundle.name, version, bundle.digest, bundle.created or "", bundle.size, bundle.card.framework, bundle.card.cls)
+    raw = {**entry.to_dict(), "bundle": stored}
+    del raw["aliases"]
+    placed: dict[str, Path | bytes] = {f"{bundle.name}/bundles/{stored}/{name}": bundle.folder / name for name in (MANIFEST, *bundle.files)}
+    return {**placed, f"{bundle.name}/versions/{version}.json": _encode(raw)}
+
+
 def is_alias(text: str) -> bool:
     """Whether `text` can be an alias: a word that is no version."""
     return text != LATEST and len(text) <= 64 and ALIAS.fullmatch(text) is not None

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 import converted
+from modelport import pins
 from modelport.bundle import Bundle
-from modelport.packing import _pins
 from test_cli_serve import started
 
 ABSENT = ("sklearn", "pandas", "scipy", "joblib", "xgboost", "lightgbm", "catboost", "skops", "onnx", "pyarrow")
@@ -28,7 +28,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, with_pip=False, symlinks=True)
     packages = folder / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    for pin in ("modelport", *_pins(project["dependencies"]).split()):
+    for pin in ("modelport", *pins.closure(project["dependencies"])):
         found = distribution(pin.partition("==")[0])
         tops = {Path(str(file)).parts[0] for file in found.files or ()} - {"..", "__pycache__", "/"}
         for top in tops:

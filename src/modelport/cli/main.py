@@ -22,6 +22,7 @@ VERBS = {
     "init": "begin a project: modelport.toml and train.py",
     "train": "run the project's training, and pack the model",
     "pack": "a model file becomes a versioned bundle",
+    "build": "a container image of a bundle, with or without Docker",
     "predict": "predictions for CSV, Parquet or JSON lines files",
     "list": "the bundles in the store",
     "show": "what a bundle holds",

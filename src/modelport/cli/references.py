@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,30 +235,18 @@ def _packed(path: Path, flags: Mapping[str, Any], *, apart: bool) -> Bundle:
 
     path, options = _stated(path, flags)
     cache = caches.root() / "bundles"
-    target = cache / _key(path, options)
-    if target.is_dir():
-        os.utime(target)
-        return bundles.open_bundle(target)
-    cache.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".packing-", dir=cache))
-    try:
+
+    def pack(folder: Path) -> None:
         if apart:
             from modelport.cli import apart as other
 
-            other.pack(path, staging, options)
+            other.pack(path, folder, options)
         else:
             from modelport.packing import Options, pack_file
 
-            pack_file(path, staging, Options(**options), told=tell)
-        try:
-            staging.rename(target)
-        except OSError:
-            if not target.is_dir():  # another process may have packed the same just now
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    caches.prune(cache, _CACHED_BUNDLES)
-    return bundles.open_bundle(target)
+            pack_file(path, folder, Options(**options), told=tell)
+
+    return bundles.open_bundle(caches.made(cache, _key(path, options), pack, _CACHED_BUNDLES))
 
 
 def _key(path: Path, options: Mapping[str, Any]) -> str:

@@ -24,25 +24,19 @@ _SIZE = re.compile(r"([0-9]+)\s*([kmg]?)(i?b)?", re.IGNORECASE)
 
 
 def serving_options(command: _Command) -> _Command:
-    """The flags that say how a service runs; `settings_of` makes its Settings of them."""
+    """The flags that say how a service runs, or variables of their names; `settings_of` makes its Settings of them."""
     for option in reversed(
         (
-            click.option("--host", metavar="ADDRESS", help="The address to listen on: 127.0.0.1, or what Vertex AI needs."),
+            _option("--host", metavar="ADDRESS", help="The address to listen on: 127.0.0.1, or what Vertex AI needs."),
             click.option("--port", type=int, metavar="PORT", help="The port: $PORT or 8000; 0 takes a free one."),
-            click.option("--keys", metavar="FILE", help="API keys: a file with one sha256 in hexadecimal a line. Or MODELPORT_API_KEY."),
-            click.option("--public", is_flag=True, help="Anyone who reaches the address may ask."),
-            click.option(
-                "--host-name", metavar="NAME", multiple=True, help="A name of the service beside localhost; again for more; * any."
-            ),
-            click.option("--cors", metavar="ORIGIN", multiple=True, help="An origin whose pages may call it; again for more; * any."),
-            click.option(
-                "--workers", type=click.IntRange(1, 256), help="How many processes answer; by the cores and a measurement otherwise."
-            ),
-            click.option(
-                "--threads", type=click.IntRange(1, 256), help="How many threads each has; by a measurement otherwise, mostly one."
-            ),
+            _option("--keys", metavar="FILE", help="API keys: a file with one sha256 in hexadecimal a line. Or MODELPORT_API_KEY."),
+            _option("--public", is_flag=True, help="Anyone who reaches the address may ask."),
+            _option("--host-name", metavar="NAME", multiple=True, help="A name of the service beside localhost; again for more; * any."),
+            _option("--cors", metavar="ORIGIN", multiple=True, help="An origin whose pages may call it; again for more; * any."),
+            _option("--workers", type=click.IntRange(1, 256), help="How many processes answer; by the cores and a measurement otherwise."),
+            _option("--threads", type=click.IntRange(1, 256), help="How many threads each has; by a measurement otherwise, mostly one."),
             engine_option,
-            click.option(
+            _option(
                 "--allow-url",
                 metavar="HOST",
                 multiple=True,
@@ -50,28 +44,29 @@ def serving_options(command: _Command) -> _Command:
                 flag_value="*",
                 help="Fetch pictures that callers name by URL: from any public host; or from HOST, *.HOST or an origin alone.",
             ),
-            click.option("--timeout", type=click.FloatRange(0.01), default=30.0, show_default=True, help="Seconds an answer may take."),
-            click.option(
+            _option("--timeout", type=click.FloatRange(0.01), default=30.0, show_default=True, help="Seconds an answer may take."),
+            _option(
                 "--drain-delay", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds it takes calls when told to stop."
             ),
-            click.option(
-                "--grace", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds for what is under way after that."
-            ),
-            click.option("--metrics-port", type=int, metavar="PORT", help="/metrics on a port of its own too, which asks for no key."),
-            click.option(
-                "--log-lines", type=click.IntRange(0), default=100, show_default=True, help="Answers a second that each process logs."
-            ),
-            click.option("--max-memory", metavar="SIZE", help="Replace a worker that has grown beyond this."),
-            click.option("--max-body", metavar="SIZE", help="The largest body taken: 16MB; a picture alone 10MB."),
-            click.option("--max-rows", type=click.IntRange(1), default=100_000, show_default=True, help="The most rows in one body."),
+            _option("--grace", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds for what is under way after that."),
+            _option("--metrics-port", type=int, metavar="PORT", help="/metrics on a port of its own too, which asks for no key."),
+            _option("--log-lines", type=click.IntRange(0), default=100, show_default=True, help="Answers a second that each process logs."),
+            _option("--max-memory", metavar="SIZE", help="Replace a worker that has grown beyond this."),
+            _option("--max-body", metavar="SIZE", help="The largest body taken: 16MB; a picture alone 10MB."),
+            _option("--max-rows", type=click.IntRange(1), default=100_000, show_default=True, help="The most rows in one body."),
         )
     ):
         command = option(command)
     return command
 
 
+def _option(flag: str, **about: Any) -> Callable[[_Command], _Command]:
+    """An option that the environment may state too: --drain-delay is MODELPORT_DRAIN_DELAY."""
+    return click.option(flag, envvar=f"MODELPORT_{flag.removeprefix('--').replace('-', '_').upper()}", **about)
+
+
 @click.command()
-@click.argument("refs", nargs=-1, required=True, metavar="REF...")
+@click.argument("refs", nargs=-1, required=True, metavar="REF...", envvar="MODELPORT_REF")
 @serving_options
 @packing_options
 @click.option("--watch", is_flag=True, help="Load it again when its files change, while you edit them.")

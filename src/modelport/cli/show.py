@@ -1,4 +1,4 @@
-"""`modelport show`: what a bundle holds, or a model file."""
+"""`modelport show`: what a bundle holds, an image, or a model file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from modelport.bundle import Bundle
     from modelport.errors import ModelportError
     from modelport.serving.trial import Tried
-    from modelport.signature import Field
+    from modelport.signature import Field, Signature
     from modelport.store import Entry
 
 _MOST_FIELDS = 40
@@ -25,7 +25,9 @@ _MOST_REQUIREMENTS = 12
 @click.option("--engines", "measured", is_flag=True, help="Measure how fast each engine answers here, and show that.")
 @click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")
 def command(ref: str, as_json: bool, measured: bool) -> None:
-    """Show what REF holds: a name in the store, a bundle's folder or .tar, or a model file (as `modelport inspect`).
+    """Show what REF holds: a name in the store, a bundle's folder or .tar, a model file (as `modelport inspect`), or an image.
+
+    An image is a .tar, or has its registry in its name: registry.example.com/team/iris:3. It is read, and not run.
 
     Nothing of the model is run, unless --engines is said: then each engine is loaded in a process of its own, and asked for 1, 8, 64 and
     512 rows of the example. Of a model file it tells with which of them it would be served.
@@ -33,6 +35,7 @@ def command(ref: str, as_json: bool, measured: bool) -> None:
     import json
 
     from modelport import bundle as bundles
+    from modelport.images.names import has_registry
     from modelport.store import Store
 
     if measured:
@@ -42,6 +45,11 @@ def command(ref: str, as_json: bool, measured: bool) -> None:
     entry = None
     if bundles.is_bundle(path):
         bundle = bundles.open_bundle(path)
+    elif path.suffix == ".tar" if path.is_file() else has_registry(ref):
+        from modelport.cli import show_image
+
+        click.echo(show_image.text(ref, as_json=as_json))
+        return
     elif path.is_file():
         from modelport.cli.inspect import command as inspect
 
@@ -78,13 +86,10 @@ def _text(ref: str, bundle: Bundle, entry: Entry | None) -> str:
         ("created", bundle.created or ""),
         ("labels", ", ".join(f"{key}={value}" for key, value in sorted(bundle.labels.items()))),
         ("trusted", ", ".join(bundle.trusted)),
-        *_lineage(bundle.lineage),
+        *lineage_facts(bundle.lineage),
     ]
     parts = [aligned([(name, value) for name, value in facts if value])]
-    for title, fields in (("inputs", bundle.signature.inputs), ("outputs", bundle.signature.outputs)):
-        rows = [_field(field) for field in fields[:_MOST_FIELDS]]
-        more = f"\n... and {len(fields) - _MOST_FIELDS} more; --json has them all" if len(fields) > _MOST_FIELDS else ""
-        parts.append(table((title, "kind", "null", "values"), rows) + more)
+    parts += field_tables(bundle.signature)
     example = bundle.read_json("example.json")
     if example:
         text = json.dumps(example[0], ensure_ascii=False)
@@ -102,6 +107,18 @@ def _opening(text: str) -> str:
     return next((part for part in parts if part and not part.startswith("#")), "")
 
 
+def field_tables(signature: Signature) -> list[str]:
+    """The inputs, and the outputs."""
+    from modelport.cli.output import table
+
+    tables = []
+    for title, fields in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+        rows = [_field(field) for field in fields[:_MOST_FIELDS]]
+        more = f"\n... and {len(fields) - _MOST_FIELDS} more; --json has them all" if len(fields) > _MOST_FIELDS else ""
+        tables.append(table((title, "kind", "null", "values"), rows) + more)
+    return tables
+
+
 def _field(field: Field) -> tuple[str, str, str, str]:
     from modelport.cli.output import short_list
 
@@ -115,7 +132,7 @@ def _field(field: Field) -> tuple[str, str, str, str]:
     return field.name, kind, "yes" if field.nullable else "", "; ".join(filter(None, (values, field.description)))
 
 
-def _lineage(lineage: Any) -> list[tuple[str, str]]:
+def lineage_facts(lineage: Any) -> list[tuple[str, str]]:
     """What the model was made from, flattened: git.commit, metrics.rmse."""
     facts: list[tuple[str, str]] = []
     for name, value in sorted(lineage.items()):

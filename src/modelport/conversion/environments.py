@@ -30,7 +30,7 @@ _OLDEST_PYTHON = (3, 7)
 """What the files in `frameworks/portable` keep to."""
 
 
-class _Unsolvable(NoEnvironment):
+class Unsolvable(NoEnvironment):
     """No set of wheels fits."""
 
 
@@ -253,7 +253,7 @@ def _resolve(uv: str, wanted: Recipe) -> tuple[str, Path, list[str], bool]:
     for index, (version, python) in enumerate(usable[:_TRIES]):
         try:
             pins = _compiled(uv, python, wanted.requirements, dated)
-        except _Unsolvable:
+        except Unsolvable:
             if index + 1 == len(usable[:_TRIES]):
                 raise
             continue
@@ -272,7 +272,7 @@ def _compiled(uv: str, python: Path, requirements: Sequence[str], dated: Sequenc
     given = "\n".join(requirements)
     try:
         text = _run(uv, words, _RESOLVE_S, given)
-    except _Unsolvable:
+    except Unsolvable:
         # what uv has kept of the index may be of a moment when it was not all there
         text = _run(uv, [*words, "--refresh"], _RESOLVE_S, given)
     return [line.split(" ")[0] for line in text.splitlines() if "==" in line]
@@ -300,6 +300,11 @@ def interpreters() -> dict[str, Path]:
     return found
 
 
+def run_uv(words: Sequence[str], given: str = "") -> str:
+    """What uv prints when it has these words and is `given` the rest. MissingLibrary without uv, NoEnvironment when it fails."""
+    return _run(_find_uv(), words, _INSTALL_S, given)
+
+
 def _find_uv() -> str:
     try:
         from uv import find_uv_bin
@@ -317,6 +322,8 @@ def _run(uv: str, words: Sequence[str], seconds: float, given: str = "") -> str:
     settings = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "UV_SYSTEM_CERTS": "1"}
     if "PIP_INDEX_URL" in os.environ and not {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & os.environ.keys():
         settings["UV_DEFAULT_INDEX"] = os.environ["PIP_INDEX_URL"]  # uv does not read pip's settings
+    if "PIP_FIND_LINKS" in os.environ:
+        settings["UV_FIND_LINKS"] = ",".join(os.environ["PIP_FIND_LINKS"].split())
     try:
         done = subprocess.run(  # noqa: S603 the words are ours, and no shell reads them
             [uv, *words], input=given, capture_output=True, text=True, env={**settings, **os.environ}, timeout=seconds, check=False
@@ -344,5 +351,5 @@ def _failed(said: str) -> NoEnvironment:
         return NoEnvironment("the package registry cannot be reached", hint=f"uv says: {text[:300]}")
     if "No solution found" in text or "no wheels" in text:
         because = text.partition("ecause ")[2] or text
-        return _Unsolvable(f"no set of wheels fits: {because[:300]}")
+        return Unsolvable(f"no set of wheels fits: {because[:300]}")
     return NoEnvironment(f"uv failed: {text[:300]}")
