@@ -20,7 +20,7 @@ import modelport
 from faulty_proxy import Answer, Call, before
 from modelport import bundle as bundles
 from modelport.bundle import Bundle
-from modelport.cli.build import command, size_of
+from modelport.cli.build import command
 from modelport.cli.show import command as show
 from modelport.errors import Refused, UsageError
 from modelport.images import manifests
@@ -283,10 +283,6 @@ def test_an_upload_that_is_refused_names_the_registry(stored: Bundle, base: str,
     ):
         build("iris", "--base", base, "--tag", f"{proxy.host}/x:1", "--push")
     assert raised.value.hint == f"docker login {proxy.host}"
-
-
-def test_sizes_are_read_as_they_are_told() -> None:
-    assert [size_of(text) for text in ("500MB", "2 gb", "10kB")] == [500_000_000, 2_000_000_000, 10_000]
 
 
 def test_the_output_ends_with_what_to_do_next(stored: Bundle, base: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -68,6 +67,7 @@ def command(
     import json
 
     from modelport.cli.references import tell
+    from modelport.cli.serve import size_of
     from modelport.errors import UsageError
     from modelport.images import build as builds
     from modelport.images import outputs, plan
@@ -81,7 +81,7 @@ def command(
         raise UsageError(f"--tag {tag!r} names a digest, which follows from what is built", hint="Give it a tag: iris:3.")
     if push and name.registry == DOCKER_HUB and "/" not in (tag or ""):
         raise UsageError(f"--push does not know where to: {name} names no registry", hint=f"--tag registry.example.com/team/{name}")
-    limit = size_of(max_size) if max_size else None
+    limit = size_of(max_size, "--max-size") if max_size else None
     bar = Bar() if sys.stderr.isatty() else None
     report = bar or (lambda what, done, total: None)
     options = builds.Options(
@@ -123,14 +123,6 @@ def open_registry(host: str) -> Registry:
     from modelport.images.registry import Registry
 
     return Registry(host, mirror=os.environ.get("MODELPORT_REGISTRY_MIRROR", "") if host == DOCKER_HUB else "")
-
-
-def size_of(text: str) -> int:
-    """--max-size in bytes: 500MB is 500,000,000, as the table counts."""
-    match = re.fullmatch(r"([0-9]+)\s*(kB|MB|GB)", text.strip(), re.IGNORECASE)
-    if match is None or int(match[1]) == 0:
-        raise click.BadParameter(f"{text!r} is no size; one is like 500MB or 2GB", param_hint="--max-size")
-    return int(match[1]) * {"k": 1000, "m": 1000**2, "g": 1000**3}[match[2][0].lower()]
 
 
 def size_table(image: Image) -> str:

@@ -160,7 +160,7 @@ def _config(wanted: Plan, base: Base, own: tuple[Layer, ...]) -> dict[str, Any]:
     inner = dict(below.get("config") or {})
     variables = dict(one.partition("=")[::2] for one in inner.get("Env") or ())
     path = variables.get("PATH") or "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    variables |= {"PATH": f"{plan.ROOT}/bin:{path}"} | plan.environment(wanted)
+    variables |= {"PATH": f"{plan.ROOT}/bin:{path}"} | plan.environment(wanted.ref)
     for name in ("OnBuild", "Volumes", "Hostname", "Domainname", "Image", "ArgsEscaped"):
         inner.pop(name, None)
     inner |= {

@@ -110,13 +110,13 @@ def serves_onnx(bundle: Bundle) -> bool:
     return bundle.card.framework == "onnx" or ONNX in bundle.files
 
 
-def environment(plan: Plan) -> dict[str, str]:
-    """The variables of the image; `ROOT`/bin comes before the base's PATH, too."""
+def environment(ref: str) -> dict[str, str]:
+    """The variables of an image that serves `ref`; `ROOT`/bin comes before the base's PATH, too."""
     return {
         "HOME": "/tmp",  # noqa: S108 a user without a name has no other
         "MODELPORT_HOST": "0.0.0.0",  # noqa: S104 who runs the container says which of its ports can be reached
         "MODELPORT_PUBLIC": "1",
-        "MODELPORT_REF": plan.ref,
+        "MODELPORT_REF": ref,
         "MODELPORT_STORE": STORE,
         "PORT": str(PORT),
         "PYTHONDONTWRITEBYTECODE": "1",
