@@ -224,7 +224,7 @@ def test_what_is_pushed_is_shown_without_running_it_also_from_its_tar(
 def test_a_size_that_is_allowed_is_kept_or_the_table_is_shown(stored: Bundle, base: str, tmp_path: Path) -> None:
     with pytest.raises(Refused) as raised:
         build("iris", "--base", base, "--max-size", "10MB")
-    assert "more than --max-size 10 MB\n\nlayer " in raised.value.message
+    assert "more than --max-size 10MB\n\nlayer " in raised.value.message
     assert "numpy" in raised.value.message
     assert not (tmp_path / "iris-1.tar").exists()
     assert build("iris", "--base", base, "--max-size", "2GB")["bytes"] < 2_000_000_000

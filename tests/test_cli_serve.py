@@ -249,9 +249,9 @@ def test_serving_needs_no_framework_for_an_onnx_model(tmp_path: Path) -> None:
 
 
 def test_sizes_are_read_with_their_unit() -> None:
-    from modelport.cli.serve import _bytes
+    from modelport.cli.serve import size_of
 
-    assert [_bytes(text) for text in ("1024", "1k", "16MB", "2 GiB")] == [1024, 1024, 16 * 2**20, 2 * 2**30]
+    assert [size_of(text) for text in ("1024", "1k", "16MB", "2 GiB")] == [1024, 1024, 16 * 2**20, 2 * 2**30]
 
 
 def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def command(
 
     from modelport.cli.references import tell
     from modelport.cli.serve import size_of
-    from modelport.errors import UsageError
+    from modelport.errors import Refused, UsageError
     from modelport.images import build as builds
     from modelport.images import outputs, plan
     from modelport.images.names import DOCKER_HUB, Name
@@ -92,7 +92,11 @@ def command(
         image = builds.build(wanted, options)
         if not image.is_compiled:
             tell(f"There is no Python {image.base.version} here to compile with: the container will take longer to start.")
-        builds.check_size(image, limit, size_table(image))
+        if limit is not None and image.unpacked > limit:
+            raise Refused(
+                f"the image takes {_size(image.unpacked)}, more than --max-size {max_size}\n\n{size_table(image)}\n",
+                hint="A smaller --base, fewer requirements in the model's environment, or a larger --max-size.",
+            )
         done: list[tuple[str, str]] = []
         if push:
             image, sent = outputs.push(image, name, open_registry, tell, report, only=form is not None)

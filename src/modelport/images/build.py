@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from modelport import __version__, caches
-from modelport.errors import Refused
 from modelport.images import dependencies, layers, manifests, plan
 from modelport.images.base import Base, Report
 from modelport.images.base import fetched as fetch_base
@@ -102,15 +101,6 @@ def build(wanted: Plan, options: Options) -> Image:
     own = (installed.layer, _modelport(base), _model(wanted))
     config = manifests.encoded(_config(wanted, base, own))
     return Image(wanted, platform, base, own, config, options.form or base.form, installed.components, installed.is_compiled)
-
-
-def check_size(image: Image, most: int | None, table: str) -> None:
-    """Refused, with the table, when the image is larger than allowed."""
-    if most is not None and image.unpacked > most:
-        raise Refused(
-            f"the image takes {image.unpacked / 1e6:,.0f} MB, more than --max-size {most / 1e6:,.0f} MB\n\n{table}\n",
-            hint="A smaller --base, fewer requirements in the model's environment, or a larger --max-size.",
-        )
 
 
 def _modelport(base: Base) -> Layer:
