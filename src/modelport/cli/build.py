@@ -13,7 +13,9 @@ import click
 
 if TYPE_CHECKING:
     from modelport.bundle import Bundle
-    from modelport.images.build import Image
+    from modelport.errors import Refused
+    from modelport.images.base import Report
+    from modelport.images.build import Image, Options
     from modelport.images.names import Name
     from modelport.images.registry import Registry
 
@@ -68,45 +70,26 @@ def command(
 
     from modelport.cli.references import tell
     from modelport.cli.serve import size_of
-    from modelport.errors import Refused, UsageError
     from modelport.images import build as builds
-    from modelport.images import outputs, plan
-    from modelport.images.names import DOCKER_HUB, Name
+    from modelport.images import plan
     from modelport.images.sbom import cyclonedx
 
     bundle, version = _bundle(ref, trust=trust)
-    wanted = plan.plan(bundle, version or 1)
-    name = Name.parse(tag or (f"{bundle.name}:{version}" if version else f"{bundle.name}:{bundle.digest[7:19]}"))
-    if name.digest:
-        raise UsageError(f"--tag {tag!r} names a digest, which follows from what is built", hint="Give it a tag: iris:3.")
-    if push and name.registry == DOCKER_HUB and "/" not in (tag or ""):
-        raise UsageError(f"--push does not know where to: {name} names no registry", hint=f"--tag registry.example.com/team/{name}")
+    called = f"{bundle.name}:{version or bundle.digest[7:19]}"
+    name = _named(tag or called, push=push)
     limit = size_of(max_size, "--max-size") if max_size else None
     bar = Bar() if sys.stderr.isatty() else None
-    report = bar or (lambda what, done, total: None)
-    options = builds.Options(
-        base=base, architecture=platform.partition("/")[2], form=form, open_registry=open_registry, told=tell, report=report
-    )
+    report: Report = bar or (lambda what, done, total: None)
+    options = builds.Options(base, platform.partition("/")[2], form, open_registry, tell, report)
     begun = time.perf_counter()
     try:
-        image = builds.build(wanted, options)
+        image = builds.build(plan.plan(bundle, version or 1), options)
         if not image.is_compiled:
             tell(f"There is no Python {image.base.version} here to compile with: the container will take longer to start.")
         if limit is not None and image.unpacked > limit:
-            raise Refused(
-                f"the image takes {_size(image.unpacked)}, more than --max-size {max_size}\n\n{size_table(image)}\n",
-                hint="A smaller --base, fewer requirements in the model's environment, or a larger --max-size.",
-            )
-        done: list[tuple[str, str]] = []
-        if push:
-            image, sent = outputs.push(image, name, open_registry, tell, report, only=form is not None)
-            done.append(("pushed", f"{name}, {_size(sent)} sent"))
-        if load:
-            done.append(("loaded", f"{name} into {outputs.load(image, name)}"))
-        if output or not done:
-            path = Path(output or f"{bundle.name}-{version or bundle.digest[7:19]}.tar")
-            outputs.write_tar(image, name, path)
-            done.append(("written", f"{path}, {_size(path.stat().st_size)}"))
+            raise _too_large(image, str(max_size))
+        written = output or (None if push or load else f"{called.replace(':', '-')}.tar")
+        image, done = _deliver(image, name, options, push=push, load=load, output=written)
     finally:
         if bar is not None:
             bar.clear()
@@ -116,9 +99,47 @@ def command(
     seconds = time.perf_counter() - begun
     if as_json:
         click.echo(json.dumps(_as_json(image, name, done, seconds)))
-        return
-    facts = [*done, ("digest", image.digest), ("id", image.id), ("for", str(image.platform)), ("took", f"{seconds:.1f} s")]
-    click.echo(_text(image, facts, _next(name, done)))
+    else:
+        facts = [*done, ("digest", image.digest), ("id", image.id), ("for", str(image.platform)), ("took", f"{seconds:.1f} s")]
+        click.echo(_text(image, facts, _next(name, done)))
+
+
+def _named(text: str, *, push: bool) -> Name:
+    """What the image is called. UsageError where that cannot be meant, or would be pushed to nowhere in particular."""
+    from modelport.errors import UsageError
+    from modelport.images.names import DOCKER_HUB, Name
+
+    name = Name.parse(text)
+    if name.digest:
+        raise UsageError(f"--tag {text!r} names a digest, which follows from what is built", hint="Give it a tag: iris:3.")
+    if push and name.registry == DOCKER_HUB and "/" not in text:
+        raise UsageError(f"--push does not know where to: {name} names no registry", hint=f"--tag registry.example.com/team/{name}")
+    return name
+
+
+def _deliver(image: Image, name: Name, how: Options, *, push: bool, load: bool, output: str | None) -> tuple[Image, list[tuple[str, str]]]:
+    """Bring the image to where it shall go; as it is there, and what was done."""
+    from modelport.images import outputs
+
+    done = []
+    if push:
+        image, sent = outputs.push(image, name, how.open_registry, how.told, how.report, only=how.form is not None)
+        done.append(("pushed", f"{name}, {_size(sent)} sent"))
+    if load:
+        done.append(("loaded", f"{name} into {outputs.load(image, name)}"))
+    if output:
+        outputs.write_tar(image, name, Path(output))
+        done.append(("written", f"{output}, {_size(Path(output).stat().st_size)}"))
+    return image, done
+
+
+def _too_large(image: Image, most: str) -> Refused:
+    from modelport.errors import Refused
+
+    return Refused(
+        f"the image takes {_size(image.unpacked)}, more than --max-size {most}\n\n{size_table(image)}\n",
+        hint="A smaller --base, fewer requirements in the model's environment, or a larger --max-size.",
+    )
 
 
 def open_registry(host: str) -> Registry:
