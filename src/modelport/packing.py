@@ -11,7 +11,6 @@ import math
 import os
 import pickle
 import platform
-import re
 import shutil
 import subprocess
 import tempfile

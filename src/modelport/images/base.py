@@ -135,7 +135,7 @@ def _fetch(registry: Registry, name: Name, architecture: str, folder: Path, repo
         there = f"{described.get('os')}/{described.get('architecture')}"
         raise UsageError(f"the base {name.repository} is for {there}, not linux/{architecture}", hint="--platform, or another --base.")
     seen = _look_through([folder / layer.hex for layer in layers])
-    values = {"digest": found.digest, "media_type": found.media_type, "layers": [asdict(layer) for layer in layers]}
+    values: dict[str, Any] = {"digest": found.digest, "media_type": found.media_type, "layers": [asdict(layer) for layer in layers]}
     values |= {"pythons": seen.pythons, "libraries": sorted(seen.libraries), "glibc": seen.glibc, "unpacked": seen.unpacked}
     _replace(folder / _ABOUT, json.dumps(values).encode())
 

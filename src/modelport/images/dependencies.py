@@ -192,7 +192,7 @@ def compile_files(python: Path, lib: Path, groups: Iterable[Sequence[str]], plac
     def compiled(group: Sequence[str]) -> None:
         sources = sorted(name for name in group if name.endswith(".py"))
         if sources:
-            words = [python, "-S", "-s", "-c", _COMPILE, str(lib), place]
+            words = [str(python), "-S", "-s", "-c", _COMPILE, str(lib), place]
             settings = {"PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore"}
             given = "\n".join(sources)
             subprocess.run(words, input=given, text=True, timeout=_COMPILE_S, check=True, env=settings, cwd="/")  # noqa: S603
@@ -262,7 +262,7 @@ def version_of(python: Path) -> str:
     """The whole version of an interpreter, "3.11.7": another may compile the same file otherwise."""
     if python == Path(sys.executable):
         return ".".join(map(str, sys.version_info[:3]))
-    words = [python, "-I", "-S", "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"]
+    words = [str(python), "-I", "-S", "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"]
     return subprocess.run(words, capture_output=True, text=True, timeout=_COMPILE_S, check=True).stdout.strip()  # noqa: S603
 
 

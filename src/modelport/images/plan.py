@@ -33,7 +33,8 @@ RUNTIME = ("click", "httptools", "msgspec", "numpy", "prometheus-client", "pytho
 LEFT_OUT = ("coloredlogs", "flatbuffers", "humanfriendly", "mpmath", "packaging", "protobuf", "sympy")
 """What onnxruntime asks for and needs only to make or change graphs."""
 PRUNED = (
-    "numpy/**/tests", "numpy/**/*.pyi", "numpy/**/*.pxd", "numpy/**/*.a", "numpy/**/include", "numpy/distutils", "numpy/f2py",
+    "msgspec/*.pyi",
+    "numpy/**/*.a", "numpy/**/*.pxd", "numpy/**/*.pyi", "numpy/**/include", "numpy/**/tests", "numpy/distutils", "numpy/f2py",
     "onnxruntime/backend", "onnxruntime/capi/libonnxruntime.so.*", "onnxruntime/datasets", "onnxruntime/quantization",
     "onnxruntime/tools", "onnxruntime/transformers",
     "pandas/tests", "scipy/**/tests", "sklearn/**/tests", "uvloop/**/*.pxd", "uvloop/**/*.pyx",

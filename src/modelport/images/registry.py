@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedRandom, BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import urlsplit
@@ -147,7 +147,7 @@ class Registry:
                     self._sleep(pause)
         raise RegistryError(f"{self.host} gave a blob for {blob.digest} {wrong}", hint=_DAMAGED)
 
-    def _receive(self, repository: str, blob: Descriptor, out: BinaryIO, told: Told) -> str:
+    def _receive(self, repository: str, blob: Descriptor, out: BufferedRandom, told: Told) -> str:
         """Read on into `out` until it is the blob; what was wrong otherwise. What cannot be gone on from is thrown away."""
         have = out.seek(0, os.SEEK_END)
         if have >= blob.size:  # then nothing is left to ask for
