@@ -108,7 +108,7 @@ def base_layer() -> Path:
         _CACHE.mkdir(parents=True, exist_ok=True)
         raw = _CACHE / f".base-{key}-{os.getpid()}.tar"
         partial = raw.with_suffix(".gz")
-        words = ["mmdebstrap", "--quiet", "--variant=custom", f"--include={','.join(BASE_PACKAGES)}"]
+        words = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={','.join(BASE_PACKAGES)}"]
         words += ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*", "bookworm", str(raw)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -28,7 +28,7 @@ from modelport.images.plan import COMMAND, LIB, STORE
 from modelport.store import Store
 
 DEMO = Path(modelport.__file__).parent / "demo"
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+FAKETIME = [Path(path) / "libfaketimeMT.so.1" for path in Path("/usr/lib").glob("*/faketime")]
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +136,12 @@ def test_skopeo_takes_the_tar_as_both_kinds(stored: Bundle, base: str, tmp_path:
 
 
 def test_two_builds_elsewhere_at_another_time_give_the_same_bytes(stored: Bundle, base: str, tmp_path: Path) -> None:
-    if not FAKETIME.exists():
+    if not FAKETIME:
         assert not os.environ.get("CI"), "CI has no libfaketime"
         pytest.skip("libfaketime is not installed")
     said = []
-    for number, clock in enumerate(("2026-01-01 00:00:00", "2031-07-07 07:07:07")):
-        variables = {**os.environ, "LD_PRELOAD": str(FAKETIME), "FAKETIME": f"@{clock}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    for number, clock in enumerate(("-1d", "+5d")):
+        variables = {**os.environ, "LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": clock}
         variables |= {"MODELPORT_CACHE": str(tmp_path / f"cache{number}"), "PYTHONPATH": str(Path(modelport.__file__).parents[1])}
         variables |= {"PYTHONHASHSEED": str(number), "TMPDIR": str(tmp_path)}
         words = [sys.executable, "-c", "from modelport.cli.main import main; main()", "build", "iris", "--base", base, "--json"]
@@ -209,9 +209,11 @@ def test_what_is_pushed_is_shown_without_running_it_also_from_its_tar(
     name = f"{image_registry}/team/shown:1"
     said = build("iris", "--base", base, "--tag", name, "--push", "--output", "shown.tar")
     shown = CliRunner().invoke(show, [name], catch_exceptions=False).output
-    assert f"\nbundle     iris:1\n           {stored.digest}\n" in shown
-    assert said["digest"] in shown
-    assert "\nfor        linux/amd64\n" in shown
+    facts = [line.split(maxsplit=1) for line in shown.partition("\n\n")[0].splitlines()]
+    assert ["bundle", "iris:1"] in facts
+    assert [stored.digest] in facts
+    assert ["digest", said["digest"]] in facts
+    assert ["for", "linux/amd64"] in facts
     assert "sepal_length" in shown
     for ref in (name, "shown.tar"):
         about = json.loads(CliRunner().invoke(show, [ref, "--json"], catch_exceptions=False).output)
