@@ -37,7 +37,8 @@ class Reader:
             self.port = str(free.getsockname()[1])
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {"PATH": path, "HOME": str(home), "MODELPORT_STORE": str(home / "store"), "MODELPORT_CACHE": str(home / "cache")}
-        self.environment = {**os.environ, **own, "PORT": self.port}
+        # threads that wait for work would turn in circles, on cores that other tests need
+        self.environment = {**os.environ, **own, "PORT": self.port, "OMP_WAIT_POLICY": "PASSIVE"}
         self.server: subprocess.Popen[str] | None = None
 
     def types(self, line: str) -> str:
@@ -51,7 +52,7 @@ class Reader:
             self.server = subprocess.Popen(words, cwd=self.folder, env=self.environment, text=True, stderr=subprocess.PIPE)
             self._wait_until_ready()
             return ""
-        done = subprocess.run(["bash", "-c", line], cwd=self.folder, env=self.environment, text=True, capture_output=True, timeout=120)
+        done = subprocess.run(["bash", "-c", line], cwd=self.folder, env=self.environment, text=True, capture_output=True, timeout=300)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
