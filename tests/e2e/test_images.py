@@ -18,6 +18,7 @@ import images_world
 from images_world import Docker, running
 from modelport.bundle import Bundle
 from modelport.cli.build import command
+from modelport.errors import RegistryError, UsageError
 from modelport.images import plan
 from modelport.packing import Options, pack_file
 from modelport.store import Store
@@ -90,7 +91,7 @@ def test_it_answers_as_the_bundle_does_as_any_user_with_a_read_only_root_and_no_
     with container(docker, "iris:1") as (name, port):
         answers = ask(port, [row["input"] for row in rows])
         about = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).json()
-        assert docker("exec", name, plan.COMMAND, "show", "iris:1").startswith(f"bundle   iris:1\ndigest   {iris.digest}")
+        assert docker("exec", name, plan.COMMAND, "show", "iris:1").startswith(f"bundle  iris:1\ndigest  {iris.digest}")
     assert [answer["prediction"] for answer in answers] == [row["output"]["prediction"] for row in rows]
     assert (about["version"], about["digest"], about["engine"]) == ("1", iris.digest, "onnx")
 
@@ -183,8 +184,6 @@ def test_an_image_pushed_to_a_registry_is_pulled_and_runs(docker: Docker, iris: 
 def test_without_an_engine_it_says_where_the_image_can_go_instead(iris: Bundle, image_registry: str) -> None:
     images_world.needed("docker")
     words = ["iris", "--base", f"{image_registry}/python:3.11-slim", "--load"]
-    from modelport.errors import RegistryError, UsageError
-
     with pytest.raises(UsageError, match="neither docker nor podman"):
         CliRunner().invoke(command, words, env={"PATH": "/nowhere"}, catch_exceptions=False)
     with pytest.raises(RegistryError, match=r"docker load failed: .*127\.0\.0\.1:1"):

@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from modelport.errors import RegistryError, UsageError
 from modelport.images import layers, manifests
@@ -21,7 +22,6 @@ from modelport.images.names import Name
 from modelport.images.registry import Manifest, NotTaken, Registry
 
 _ENGINES = ("docker", "podman")
-_LOAD_S = 600.0
 
 
 def write_tar(image: Image, name: Name | None, path: Path) -> None:
@@ -63,7 +63,11 @@ def stream_tar(image: Image, name: Name | None, out: IO[bytes]) -> None:
         for place, content in sorted(small.items()):
             tar.addfile(_member(place, len(content)), io.BytesIO(content))
         for blob, path in dict(blobs).items():
-            tar.addfile(_member(_place(blob.digest), blob.size), _Checked(blob, path))
+            with path.open("rb") as file:
+                checked = _Hashed(file)
+                tar.addfile(_member(_place(blob.digest), blob.size), checked)
+            if checked.digest != blob.digest:
+                raise layers.damaged(path)
 
 
 def load(image: Image, name: Name, engine: str | None = None) -> str:
@@ -76,16 +80,18 @@ def load(image: Image, name: Name, engine: str | None = None) -> str:
         raise UsageError("there is neither docker nor podman here to load the image into", hint="--output image.tar; or --push.")
     command = shutil.which(found[0])
     assert command is not None
-    process = subprocess.Popen([command, "load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # noqa: S603
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        stream_tar(image, name, process.stdin)
-        process.stdin.close()
-    except BrokenPipeError:
-        pass  # what it says tells why
-    said = process.stdout.read().decode(errors="replace").strip()
-    if process.wait(_LOAD_S):
+    with subprocess.Popen([command, "load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:  # noqa: S603
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            stream_tar(image, name, process.stdin)
+        except BrokenPipeError:
+            pass  # what it says tells why
+        finally:
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+        said = process.stdout.read().decode(errors="replace")
+    if process.returncode:
         raise RegistryError(f"{found[0]} load failed: {' '.join(said.split())[:300]}", hint=f"Does `{found[0]} info` answer?")
     return found[0]
 
@@ -147,22 +153,21 @@ def sizes(image: Image) -> list[tuple[str, str, int, int | None]]:
     return rows
 
 
-class _Checked(io.RawIOBase):
-    """A blob's file, read once, which must have the bytes of its digest."""
+class _Hashed(io.RawIOBase):
+    """A file that is read once, and the digest of what was read."""
 
-    def __init__(self, blob: Descriptor, path: Path) -> None:
-        self._blob, self._path = blob, path
-        self._file = path.open("rb")
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
         part = self._file.read(size)
         self._digest.update(part)
-        if self._file.tell() >= self._blob.size:
-            self._file.close()
-            if self._digest.hexdigest() != self._blob.hex:
-                raise layers.damaged(self._path)
         return part
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + self._digest.hexdigest()
 
 
 def _member(place: str, size: int) -> tarfile.TarInfo:
