@@ -95,8 +95,12 @@ def docker_daemon(folder: Path) -> Iterator[str]:
     host = f"unix://{folder / 'docker.sock'}"
     words = ["--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid"), "-H", host]
     command = shutil.which("dockerd") or "/usr/sbin/dockerd"
-    with running([command, *words, "--bridge=none", "--iptables=false"], r"API listen on"):
-        yield host
+    try:
+        with running([command, *words, "--bridge=none", "--iptables=false"], r"API listen on"):
+            yield host
+    finally:
+        for place in (folder / "exec" / "netns").glob("*"):  # what the daemon leaves mounted nobody could remove
+            subprocess.run(["umount", str(place)], check=False, capture_output=True)
 
 
 def base_layer() -> Path:
@@ -184,7 +188,7 @@ class Docker:
 
     def __call__(self, *words: str, check: bool = True, given: bytes | None = None) -> str:
         done = subprocess.run(["docker", *words], input=given, capture_output=True, env=self.environment, check=False)
-        assert not check or done.returncode == 0, (words, done.stderr.decode())
+        assert not check or done.returncode == 0, (words, done.stdout.decode()[-2000:], done.stderr.decode())
         return (done.stdout if check else done.stdout + done.stderr).decode().strip()
 
     @property

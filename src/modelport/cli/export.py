@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from modelport.images.exporting import Exported
 
-_KINDS = ("compose", "kubernetes", "knative", "gitlab-ci", "github-actions")
+_KINDS = ("dockerfile", "compose", "kubernetes", "knative", "gitlab-ci", "github-actions")
 _PIPELINES = ("gitlab-ci", "github-actions")
 
 
@@ -30,10 +30,11 @@ _PIPELINES = ("gitlab-ci", "github-actions")
 def command(kind: str, places: tuple[str, ...], force: bool, **flags: Any) -> None:
     """Write plain files for a bundle into a folder: they are yours to change.
 
-    KIND is compose, kubernetes, knative, gitlab-ci or github-actions. REF is a bundle, or a name in the store. Without it, modelport.toml
-    of this folder says what it is about.
+    KIND is dockerfile, compose, kubernetes, knative, gitlab-ci or github-actions. REF is a bundle, or a name in the store. Without it,
+    modelport.toml of this folder says what it is about, and `dockerfile` trains the model in the build: DIR lies in the project then.
 
     \b
+    modelport export dockerfile iris deploy && docker build --tag iris deploy
     modelport export compose iris deploy --port 80
     modelport export kubernetes iris:3 deploy --image registry.example.com/iris:3
     modelport export github-actions .
@@ -44,12 +45,16 @@ def command(kind: str, places: tuple[str, ...], force: bool, **flags: Any) -> No
     if len(places) > 2:
         raise click.UsageError("one REF and one DIR are taken")
     ref, folder = (places[0] if len(places) == 2 else None), Path(places[-1])
-    made, after = _pipeline(kind) if kind in _PIPELINES else _service(kind, ref, folder, flags)
+    made, after = (
+        _dockerfile(ref, folder) if kind == "dockerfile" else _pipeline(kind) if kind in _PIPELINES else _service(kind, ref, folder, flags)
+    )
     present = [name for name in made if (folder / name).exists()]
     if present and not force:
         raise UsageError(f"{folder / present[0]} exists", hint="It is yours: --force writes over it, or name another folder.")
     _write(folder, made)
-    click.echo(f"{aligned([('wrote', str(folder / name)) for name in made])}\n\nnext: {after}")
+    shown = [name for name in made if not name.startswith("store/")]
+    shown += ["store/"] if len(shown) < len(made) else []
+    click.echo(f"{aligned([('wrote', str(folder / name)) for name in shown])}\n\nnext: {after}")
 
 
 def _write(folder: Path, made: Mapping[str, Path | bytes | str]) -> None:
@@ -64,6 +69,29 @@ def _write(folder: Path, made: Mapping[str, Path | bytes | str]) -> None:
         else:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         path.chmod(0o644)
+
+
+def _dockerfile(ref: str | None, folder: Path) -> tuple[Mapping[str, Path | bytes], str]:
+    from modelport.images import dockerfile
+
+    if ref is not None:
+        from modelport.cli.references import open_reference
+        from modelport.images import dependencies
+        from modelport.images.plan import plan
+
+        opened = open_reference(ref)
+        planned = plan(opened.bundle, int(opened.version or 1))
+        locked = dependencies.lock(planned, dependencies.Platform(_architecture(), opened.bundle.python))
+        return dockerfile.files(planned, locked), f"docker build --tag {planned.ref} {folder}"
+    from modelport.errors import UsageError
+    from modelport.images.exporting import check_path
+
+    found, name, _ = _project()
+    try:
+        place = check_path(folder.resolve().relative_to(Path().resolve()).as_posix())
+    except ValueError:
+        raise UsageError(f"{folder} does not lie in this project", hint="The build copies from it: name a folder below this one.") from None
+    return dockerfile.training_files(found, name, place, _python()), f"docker build --tag {name} --file {place}/Dockerfile ."
 
 
 def _service(kind: str, ref: str | None, folder: Path, flags: Mapping[str, Any]) -> tuple[Mapping[str, str], str]:
@@ -126,3 +154,7 @@ def _project() -> tuple[Any, str, str]:
 
 def _python() -> str:
     return ".".join(platform.python_version_tuple()[:2])
+
+
+def _architecture() -> str:
+    return "arm64" if platform.machine() in ("aarch64", "arm64") else "amd64"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from modelport.images import nginx
-from modelport.images.exporting import PORT, Exported, quoted, words
+from modelport.images.exporting import Exported, quoted, words
+from modelport.images.plan import PORT
 
 _RESOLVER = "127.0.0.11"
 """The DNS server that Docker gives each container."""
@@ -50,7 +51,7 @@ _COMPOSE = """\
 #   docker compose up --detach                   http://127.0.0.1:{port}/
 #   docker compose --profile metrics up          Prometheus too, at http://127.0.0.1:9090/
 #   docker compose --profile database up         PostgreSQL too; POSTGRES_PASSWORD is its password
-#   docker compose up --detach --no-deps {one}   a new image, one replica after the other
+#   docker compose up --detach --wait --no-deps {one}   renews one replica; then the next, and nobody notices
 x-api: &api
   image: {image}{build}
   command: {command}

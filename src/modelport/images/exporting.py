@@ -7,22 +7,11 @@ import re
 from dataclasses import dataclass
 
 from modelport.errors import UsageError
+from modelport.images.names import Name
 
-PORT = 8080
-"""The service's, and nginx's, in their containers."""
-USER = "65532:65532"
-"""As whom the service runs there: nobody in particular."""
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 """RFC 1035: what Kubernetes wants of a Service's name, and Compose takes too."""
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_IMAGE = re.compile(
-    rf"(?=.{{1,400}}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{{1,5}})?/)?{_PART}(?:/{_PART})*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
-)
-"""https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests"""
-
-
 _PATH = re.compile(r"(?!.*\.\.)[A-Za-z0-9._][A-Za-z0-9._-]*(/[A-Za-z0-9._][A-Za-z0-9._-]*)*")
 
 
@@ -45,7 +34,7 @@ class Exported:
 
     def __post_init__(self) -> None:
         _check(_LABEL, self.name, "is no name for a service", "Lower-case letters, digits and -, beginning with a letter: iris.")
-        _check(_IMAGE, self.image, "is no image", "An image is like registry.example.com/team/iris:3.")
+        Name.parse(self.image)
         for host in self.host_names:
             _check(_HOST, host, "is no host name", "Give the name alone, in lower case: api.example.com.")
         for what, value, least, most in (

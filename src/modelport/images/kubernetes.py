@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from modelport.images.exporting import PORT, USER, Exported, quoted, words
+from modelport.images.exporting import Exported, quoted, words
+from modelport.images.plan import PORT, USER
 
 _DRAIN_S = 5
 """How long a pod that is to end still takes connections, until nobody sends it any."""
