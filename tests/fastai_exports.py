@@ -64,11 +64,16 @@ def plainly(
     return made
 
 
+def with_drawn(path):
+    """Two labels; a function of a script, which an export of 2.7 names and one of 2.8 holds as code. fast.ai takes annotations to heart."""
+    return [path.parent.name, "drawn"]
+
+
 def several(folder: Path) -> Any:
     block = DataBlock(
         blocks=(ImageBlock, MultiCategoryBlock),
         get_items=get_image_files,
-        get_y=lambda path: [path.parent.name, "drawn"],
+        get_y=with_drawn,
         splitter=RandomSplitter(0.3, seed=0),
         item_tfms=Resize(64),
     )

@@ -22,7 +22,7 @@ import payloads
 from modelport import engines, inspection, pictures
 from modelport.bundle import Bundle
 from modelport.engines import Engine
-from modelport.errors import ModelFileError
+from modelport.errors import ModelFileError, Untrusted
 from modelport.frameworks import Card, fastai
 from modelport.packing import Options, pack_file
 from modelport.preprocessing import Preprocessing
@@ -30,6 +30,7 @@ from modelport.testing import check_framework
 from pictures_world import encoded, exif, noise, pattern
 
 HERE = Path(__file__).parent
+OLD = HERE / "data" / "fastai_2.7.19"
 TOLERANCE = 1e-4
 LABELS = ("circle", "square", "triangle")
 VARIANTS = (
@@ -59,6 +60,13 @@ def photos() -> dict[str, bytes]:
         "turned.jpg": encoded(photo.resize((120, 90)), "JPEG", quality=90, exif=exif(6)),
         "seen-through.png": encoded(seen_through),
     }
+
+
+def plain_photos() -> dict[str, bytes]:
+    """Pictures whose pixels are the same whichever Pillow wrote them."""
+    sizes = ((64, 64), (120, 90), (45, 151), (20, 31))
+    mixed = {(width, height): noise(width, height) // 2 + pattern(width, height) // 2 for width, height in sizes}
+    return {f"{width}x{height}.png": encoded(Image.fromarray(pixels.astype(np.uint8))) for (width, height), pixels in mixed.items()}
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,22 @@ def test_every_picture_is_answered_as_by_learn_predict(world: World, variant: st
     assert_alike(as_onnx(native, card, tmp_path), world.pictures, world.answers[variant])
 
 
+@pytest.mark.parametrize("variant", ["pad", "several"])
+def test_an_export_of_2_7_is_opened_too(variant: str, tmp_path: Path) -> None:
+    """fast.ai 2.8 refuses it; it was written, and its pictures answered, by
+
+    pip install --no-deps --target OLD fastai==2.7.19 fastcore==1.7.29 fastprogress==1.0.3 fastdownload==0.0.7
+    PYTHONPATH=OLD python tests/fastai_exports.py PICTURES FOLDER pad several
+    """
+    needed.torch("torch")
+    native, card = opened(OLD / f"{variant}.pkl")
+    answers = json.loads((OLD / "answers.json").read_text())[variant]
+    assert_alike(native, plain_photos(), answers)
+    bundle = packed(OLD / f"{variant}.pkl", tmp_path / "bundle")
+    assert_alike(engines.load(bundle), plain_photos(), answers)
+    assert inspection.refused(inspection.read(OLD / f"{variant}.pkl"), card) == ()
+
+
 def test_the_answers_are_worth_comparing(world: World) -> None:
     """Learners that answered the same to everything would prove nothing."""
     assert set(world.answers) == set(VARIANTS)
@@ -174,6 +198,12 @@ def test_an_export_becomes_a_bundle_that_is_served_from_onnx(world: World, tmp_p
     assert "torch" not in (bundle.folder / "requirements.txt").read_text()
     contents = inspection.read(bundle.model_path)
     assert not [name for name in contents.imports if name.startswith(("fastai", "fastcore", "fasttransform"))]
+
+
+def test_a_learner_that_does_not_resize_is_told_how_large_its_pictures_are(world: World, tmp_path: Path) -> None:
+    bundle = packed(world.exports / "unsized.pkl", tmp_path / "bundle", image=96)
+    assert bundle.signature.inputs[0].preprocessing == Preprocessing(96, 96, exif=False, alpha="dropped")
+    assert (bundle.parity() or {})["passed"]
 
 
 def test_several_labels_are_a_list(world: World, tmp_path: Path) -> None:
@@ -244,3 +274,56 @@ def test_what_inspect_says_of_an_export(world: World) -> None:
     assert seen.card.classes == ("circle", "square", "triangle")
     assert seen.card.details["size"] == [115, 115]
     assert (seen.refused, seen.missing, seen.warnings) == ((), (), ())
+
+
+# Tabular learners
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    needed.torch("fastai", "torchvision")
+    folder = tmp_path_factory.mktemp("tables")
+    command = [sys.executable, str(HERE / "fastai_tables.py"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+@pytest.mark.parametrize("name", ["classifier", "regressor"])
+def test_a_tabular_learner_answers_as_learn_predict_does(tables: Path, name: str, tmp_path: Path) -> None:
+    """In a process of its own, as warnings of fast.ai's own imports are errors here."""
+    program = f"""
+import json
+from pathlib import Path
+from modelport import engines
+from modelport.packing import Options, pack_file
+bundle = pack_file(Path({str(tables / name)!r} + ".pkl"), Path({str(tmp_path)!r}), Options(name="people", trust=True))
+rows = json.loads(Path({str(tables / "answers.json")!r}).read_text())["rows"]
+inputs = [[field.name, field.kind, field.nullable, list(field.choices)] for field in bundle.signature.inputs]
+print(json.dumps([inputs, bundle.parity()["reason"], engines.load(bundle).answer(rows)]))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    inputs, reason, got = json.loads(done.stdout)
+    assert inputs == [
+        ["work", "string", True, ["field", "home", "office"]],
+        ["rooms", "integer", True, []],
+        ["age", "number", True, []],
+        ["hours", "number", False, []],
+    ]
+    assert reason == "no ONNX form: a tabular learner, which fast.ai computes itself"
+    wanted = json.loads((tables / "answers.json").read_text())[name]
+    for answer, numbers in zip(got, wanted, strict=True):
+        if name == "regressor":
+            assert answer == {"rent": pytest.approx(numbers[0], abs=TOLERANCE)}
+        else:
+            assert answer["probabilities"] == pytest.approx(dict(zip(("high", "low"), numbers, strict=True)), abs=TOLERANCE)
+            assert answer["prediction"] == ("high" if numbers[0] > numbers[1] else "low")
+
+
+def test_a_tabular_learner_is_a_pickle_that_must_be_trusted(tables: Path, tmp_path: Path) -> None:
+    with pytest.raises(Untrusted) as caught:
+        packed(tables / "classifier.pkl", tmp_path / "bundle")
+    assert "not on the allow-list for fastai" in caught.value.message
+    seen = inspection.inspect(tables / "classifier.pkl")
+    assert (seen.card and seen.card.features, seen.python) == (("work", "rooms", "age", "hours"), "")

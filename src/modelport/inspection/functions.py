@@ -12,6 +12,8 @@ from modelport.frameworks import Contents, instances
 
 _MADE = "cloudpickle.cloudpickle._builtin_type.__call__"
 """What cloudpickle makes a code object with: the type that it finds by the name "CodeType", called with the fields of the object."""
+_FEWEST_FIELDS = 13
+"""What is made with fewer is no code: a method, of what it is found by and whose it is."""
 _BYTECODE = 6
 """Which of the fields is the bytecode, from Python 3.8 on."""
 _BY_FIELDS = {15: "3.7 or older", 16: "3.8 to 3.10"}
@@ -25,7 +27,7 @@ def foreign_python(contents: Contents) -> str:
     """The Python whose code the functions in a pickle are, when this one cannot run it: "3.8 to 3.10"; else ""."""
     if _MADE not in contents.imports:
         return ""
-    found = {_python(made.args) for made in instances(contents.root, _MADE)}
+    found = {_python(made.args) for made in instances(contents.root, _MADE) if len(made.args) >= _FEWEST_FIELDS}
     return ", ".join(sorted(found - {_HERE}))
 
 
