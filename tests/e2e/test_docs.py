@@ -20,9 +20,9 @@ import needed
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "tutorials").glob("*.md"))]
-NEEDS = {"docs/tutorials/ants-bees.md": ("torch", "torchvision")}
+NEEDS = {"docs/tutorials/ants-bees.md": ("torch", "torchvision"), "docs/tutorials/calligraphy.md": ("fastai", "torchvision")}
 """What a page needs that is not installed everywhere."""
-_MADE = (".pkl", ".joblib", ".csv", ".pt", "metrics.json", "parameters.json", "labels.txt", "photos")
+_MADE = (".pkl", ".joblib", ".csv", ".pt", "metrics.json", "parameters.json", "labels.txt", "photos", "drawn", "samples")
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -98,6 +98,8 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 def test_every_command_of_the_page_works_and_every_answer_shown_is_the_answer(page: str, reader: Reader) -> None:
     if page in NEEDS:
         needed.torch(*NEEDS[page])
+    if "calligraphy" in page:
+        needed.fonts("Blankenburg", "DancingScript", "DejaVuSerif")
     printed = ""
     for language, block in _FENCE.findall((ROOT / page).read_text()):
         if language == "sh":
