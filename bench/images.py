@@ -74,14 +74,16 @@ def _measure(name: str, folder: Path, base: str, docker: images_world.Docker, ro
     image = docker("images", "--format", "{{.Repository}}:{{.Tag}}", name).splitlines()[0]
     ready = [_ready_s(image, docker) for _ in range(rounds)]
     sizes = {one["layer"]: (one["bytes"], one["compressed"]) for one in said["sizes"] if one["compressed"] is not None}
-    return {"sizes": sizes, "first": first, "again": again, "ready": ready, "dockerfile": _dockerfile(name, work, variables, docker)}
+    return {"sizes": sizes, "first": first, "again": again, "ready": ready, "dockerfile": _dockerfile(name, base, work, variables, docker)}
 
 
-def _dockerfile(name: str, work: Path, variables: dict[str, str], docker: images_world.Docker) -> dict[str, float] | None:
+def _dockerfile(name: str, base: str, work: Path, variables: dict[str, str], docker: images_world.Docker) -> dict[str, float] | None:
     """`docker build` of the exported Dockerfile: the first, and after retraining; None where there is no such export."""
     help_of = subprocess.run([*MAIN, "export", "--help"], capture_output=True, text=True, env=variables, check=False)
-    if help_of.returncode:
+    if "dockerfile" not in help_of.stdout:
         return None
+    docker("pull", "--quiet", base)
+    docker("tag", base, "python:3.11-slim")
     _run([*MAIN, "export", "dockerfile", name, "exported"], work, variables)
     build = ["docker", "build", "--network", "host", "--quiet", "--tag", f"{name}-dockerfile", "exported"]
     done = subprocess.run(build, cwd=work, env=variables, capture_output=True, text=True, check=False)

@@ -13,7 +13,8 @@ def closure(names: Sequence[str]) -> list[str]:
     installed: dict[str, Distribution] = {}
     waiting = list(names)
     while waiting:
-        found = _installed(waiting.pop())
+        requirement = waiting.pop()
+        found = _installed(requirement, by_import=requirement in names)
         if found is None or found.metadata["Name"].lower() in installed:
             continue
         installed[found.metadata["Name"].lower()] = found
@@ -22,13 +23,13 @@ def closure(names: Sequence[str]) -> list[str]:
     return [f"{found.metadata['Name']}=={found.version.partition('+')[0]}" for _, found in sorted(installed.items())]
 
 
-def _installed(requirement: str) -> Distribution | None:
-    """The installed distribution of a requirement: itself, or the one that gives the same import (xgboost-cpu for xgboost)."""
+def _installed(requirement: str, *, by_import: bool) -> Distribution | None:
+    """The installed distribution of a requirement: itself, or `by_import` the one that gives the same import (xgboost-cpu for xgboost)."""
     name = re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0]
     try:
         return distribution(name)
     except PackageNotFoundError:
-        others = _distributions_by_import().get(name, [])
+        others = _distributions_by_import().get(name, []) if by_import else []
         return distribution(others[0]) if others else None
 
 
