@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 import converted
+import images_world
 import models
 from faults_world import free_port
 from images_world import PYTHON, Docker, needed, running
@@ -57,6 +59,7 @@ def base(docker: Docker, image_registry: str, tmp_path_factory: pytest.TempPathF
         f'RUN ["python{PYTHON}", "-c", "{prepare}"]\n'
     )
     docker("build", "--tag", BASE, str(folder))
+    images_world.push(f"{image_registry}/library/{BASE}", [images_world.base_layer()])
     return BASE
 
 
@@ -203,6 +206,39 @@ def test_compose_runs_replicas_behind_nginx_and_renews_one_after_the_other(
             assert client.get("/metrics").status_code == 404
     finally:
         compose("down", "--volumes", "--timeout", "5")
+
+
+def test_the_tutorials_commands_put_iris_behind_nginx(
+    docker: Docker, base: str, nginx_image: str, image_registry: str, tmp_path: Path
+) -> None:
+    """As the page has them; `docker compose` is docker-compose where Docker has no plugin for it, and the port is a free one."""
+    needed("docker-compose")
+    section = (ROOT / "docs" / "tutorials" / "iris.md").read_text().partition("## Behind nginx")[2].partition("\n## ")[0]
+    port = str(free_port())
+    commands = [
+        line.replace("docker compose", "docker-compose").replace("8080", port)
+        for block in re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert len(commands) == 6
+    project = tmp_path / "iris"
+    shutil.copytree(ROOT / "examples" / "iris", project)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    own = {"MODELPORT_STORE": str(tmp_path / "store"), "MODELPORT_REGISTRY_MIRROR": image_registry, "NGINX_IMAGE": nginx_image}
+    environment = {**docker.environment, **own, "PATH": path, "COMPOSE_PROJECT_NAME": "story"}
+
+    def types(line: str) -> str:
+        done = subprocess.run(["bash", "-c", line], cwd=project, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    types("modelport train")
+    try:
+        said = [types(line) for line in commands]
+    finally:
+        docker("rm", "--force", *docker("ps", "--all", "--quiet").split(), check=False)
+    assert json.loads(said[3]) == [{"prediction": "virginica"}]
+    assert "keeps the contract of kserve: 10 of 10" in said[4]
 
 
 def _wait(client: httpx.Client) -> None:
