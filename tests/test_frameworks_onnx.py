@@ -280,3 +280,38 @@ def test_nothing_is_kept_or_reported_by_the_library(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(demo)], env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+# Memory
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process has is read where Linux tells it")
+def test_a_large_graph_does_not_keep_what_was_needed_to_read_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weights = {f"weights_{layer}": rng.normal(size=(512, 512, 3, 3)).astype(np.float32) for layer in range(3)}
+    values = ["picture", *(f"value_{layer}" for layer in range(3))]
+    inner = helper.make_graph(
+        [helper.make_node("Conv", [values[at], name], [values[at + 1]], pads=[1] * 4) for at, name in enumerate(weights)],
+        "large",
+        [tensor(values[0], TensorProto.FLOAT, ["n", 512, 4, 4])],
+        [tensor(values[-1], TensorProto.FLOAT, ["n", 512, 4, 4])],
+        [library.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    made = helper.make_model(inner, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path / "large.onnx"
+    path.write_bytes(made.SerializeToString())
+    program = f"""
+from pathlib import Path
+import onnxruntime
+from modelport.frameworks import Card, onnx
+
+def mb():
+    (line,) = (line for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
+    return int(line.split()[1]) / 1024
+
+before = mb()
+kept = onnx.load(Path({str(path)!r}), Card("onnx", "onnx.ModelProto", "onnxruntime"))
+print(mb() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 2 * path.stat().st_size / 1e6, "without giving back it is three times the file"
