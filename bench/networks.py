@@ -39,6 +39,8 @@ class Service:
 
     name: str
     title: str
+    env: str
+    """The name of its environment, which services that need the same share."""
     requirements: tuple[str, ...]
     alone: tuple[str, ...]
     """What comes without its own requirements: torchvision would bring CUDA."""
@@ -59,15 +61,24 @@ SERVICES = {
         Service(
             "modelport",
             "Modelport, from ONNX",
+            "modelport",
             (f"{ROOT}[image]",),
             (),
             lambda programs, port: [programs / "modelport", "serve", "bundle", "--port", str(port), "--workers", "1", "--threads", "1"],
         ),
-        Service("fastapi-torch-lean", "FastAPI + torch, well written: frozen TorchScript, no torchvision", FASTAPI, (), _uvicorn),
-        Service("fastapi-torch", "FastAPI + torch, as tutorials write it", FASTAPI, TORCHVISION, _uvicorn, "image"),
+        Service(
+            "fastapi-torch-lean",
+            "FastAPI + torch, well written: frozen TorchScript, no torchvision",
+            "fastapi",
+            FASTAPI,
+            TORCHVISION,
+            _uvicorn,
+        ),
+        Service("fastapi-torch", "FastAPI + torch, as tutorials write it", "fastapi", FASTAPI, TORCHVISION, _uvicorn, "image"),
         Service(
             "litserve-torch",
             "LitServe + torch, batching on",
+            "litserve",
             (*TORCH, "litserve", "python-multipart"),
             TORCHVISION,
             lambda programs, port: [programs / "python", "service.py", str(port)],
@@ -100,7 +111,7 @@ def run(*options: str) -> str:
     asked = _arguments(options)
     words = [word for word in asked.only.split(",") if word]
     chosen = [one for name, one in SERVICES.items() if not words or any(name.startswith(word) for word in words)]
-    folders = {one.name: environment(f"networks-{one.name}", one.requirements, one.alone) for one in chosen}
+    folders = {one.name: environment(f"networks-{one.env}", one.requirements, one.alone) for one in chosen}
     _make()
     for one in chosen:
         _lone_torchvision(folders[one.name], one.alone)
@@ -232,8 +243,9 @@ def _make() -> None:
     _lone_torchvision(env, TORCHVISION)
     shutil.rmtree(MADE, ignore_errors=True)
     MADE.mkdir(parents=True)
-    words = [env / "bin" / "python", "-W", "ignore", __file__, MADE]
-    done = subprocess.run(list(map(str, words)), cwd=MADE, env=_variables(env, MADE), capture_output=True, text=True, check=False)
+    words = [env / "bin" / "python", "-W", "ignore", "-m", "bench.networks", MADE]
+    variables = {**_variables(env, MADE), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(list(map(str, words)), cwd=MADE, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the network could not be made: {done.stderr.strip()[-600:]}")
 
