@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 MEASUREMENTS = ("startup", "batch_memory", "comparison")
-ON_REQUEST = ("soak", "overload", "workers", "fastpath", "pictures", "boots", "parity", "engines", "networks", "images")
+ON_REQUEST = ("soak", "overload", "workers", "fastpath", "pictures", "boots", "parity", "engines", "networks", "images", "fastai")
 RESULTS = Path(__file__).parent / "results"
 TRIALS = Path(__file__).parent / ".work" / "results"
 

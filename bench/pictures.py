@@ -60,12 +60,12 @@ def _pictures() -> dict[str, bytes]:
         ("640 x 480, WEBP", (640, 480), "WEBP", {}),
     ):
         out = io.BytesIO()
-        _photo(width, height).save(out, kind, **more)
+        photo(width, height).save(out, kind, **more)
         made[name] = out.getvalue()
     return made
 
 
-def _photo(width: int, height: int) -> Image.Image:
+def photo(width: int, height: int) -> Image.Image:
     random = np.random.default_rng(0)
     layers = np.zeros((height, width, 3), np.float32)
     for size, weight in ((8, 60), (40, 35), (200, 20), (1000, 6)):
