@@ -45,8 +45,12 @@ def test_pipelines_are_of_the_project_in_this_folder(tmp_path: Path) -> None:
     for kind, file in (("gitlab-ci", ".gitlab-ci.yml"), ("github-actions", ".github/workflows/modelport.yml")):
         assert run(tmp_path, "export", kind, ".").stdout == f"wrote  {file}\n\nnext: git add {file}\n"
         assert "--requirement requirements.txt" in (tmp_path / file).read_text()
+    dockerfile = run(tmp_path, "export", "dockerfile", "deploy")
+    assert dockerfile.stdout.endswith("next: docker build --tag flowers --file deploy/Dockerfile .\n")
+    assert run(tmp_path, "export", "dockerfile", "..").stderr.startswith("error: .. does not lie in this project\n")
     assert run(tmp_path, "export", "compose", "deploy").returncode == 0
-    assert yaml.safe_load((tmp_path / "deploy" / "compose.yaml").read_text())["services"]["api-1"]["image"] == "flowers:latest"
+    api = yaml.safe_load((tmp_path / "deploy" / "compose.yaml").read_text())["services"]["api-1"]
+    assert (api["image"], api["build"]) == ("flowers:latest", {"context": "..", "dockerfile": "deploy/Dockerfile"})
 
 
 def test_what_cannot_be_meant_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -63,3 +67,12 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(tmp_path: Pa
         assert done.returncode == 2, done.stderr
         assert error in done.stderr.splitlines()[0]
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("store", "cache")] == []
+
+
+def test_a_bundle_from_elsewhere_that_brings_code_is_exported_when_it_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text("def predict(a: int = 1) -> int:\n    return a\n")
+    assert run(tmp_path, "pack", "service.py", "--to", "bundle").returncode == 0
+    refused = run(tmp_path, "export", "knative", "bundle", "deploy")
+    assert refused.returncode == 3
+    assert not (tmp_path / "deploy").exists()
+    assert run(tmp_path, "export", "knative", "bundle", "deploy", "--trust").returncode == 0

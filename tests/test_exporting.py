@@ -32,7 +32,7 @@ texts = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=80), st.from_regex(
 
 
 def every_file(service: Exported) -> dict[str, str]:
-    return {**compose.files(service, built=True), **kubernetes.files(service), **kubernetes.knative(service)}
+    return {**compose.files(service, (".", "Dockerfile")), **kubernetes.files(service), **kubernetes.knative(service)}
 
 
 @given(texts, texts, texts)
@@ -153,12 +153,15 @@ def test_what_only_a_new_nginx_knows_is_all_that_a_resolver_adds() -> None:
 def test_docker_compose_takes_the_files(tmp_path: Path) -> None:
     program = shutil.which("docker-compose")
     need(program is not None, "docker-compose")
-    for name, text in compose.files(Exported(name="iris", image="iris:3"), built=True).items():
+    for name, text in compose.files(Exported(name="iris", image="iris:3"), ("..", "a $place/Dockerfile")).items():
         (tmp_path / name).write_text(text)
     done = subprocess.run([str(program), "--file", "compose.yaml", "config"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert yaml.safe_load(done.stdout)["services"]["api-2"]["build"]["context"] == str(tmp_path)
+    assert yaml.safe_load(done.stdout)["services"]["api-2"]["build"] == {
+        "context": str(tmp_path.parent),
+        "dockerfile": "a $$place/Dockerfile",
+    }
 
 
 def test_kubernetes_has_what_keeps_a_service_up() -> None:
@@ -208,7 +211,7 @@ def test_files_are_what_the_schemas_of_their_readers_say(kind: str, tmp_path: Pa
     made = {
         "gitlab-ci": ci.gitlab("iris", "3.12", "requirements.txt")[ci.GITLAB],
         "github-workflows": ci.github("iris", "3.12", None)[ci.GITHUB],
-        "compose-spec": compose.files(Exported(name="iris", image="iris:3"), built=True)["compose.yaml"],
+        "compose-spec": compose.files(Exported(name="iris", image="iris:3"), ("..", "a $place/Dockerfile"))["compose.yaml"],
     }
     (tmp_path / "file.yaml").write_text(made[kind])
     words = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{kind}", str(tmp_path / "file.yaml")]

@@ -74,7 +74,7 @@ def command(
     from modelport.images import plan
     from modelport.images.sbom import cyclonedx
 
-    bundle, version = _bundle(ref, trust=trust)
+    bundle, version = bundle_of(ref, trust=trust)
     called = f"{bundle.name}:{version or bundle.digest[7:19]}"
     name = _named(tag or called, push=push)
     limit = size_of(max_size, "--max-size") if max_size else None
@@ -191,7 +191,7 @@ class Bar:
         sys.stderr.flush()
 
 
-def _bundle(ref: str, *, trust: bool) -> tuple[Bundle, int]:
+def bundle_of(ref: str, *, trust: bool) -> tuple[Bundle, int]:
     """What is built, and its version in the store; 0 where it comes from none. Untrusted for a bundle from elsewhere that brings code."""
     from modelport import bundle as bundles
     from modelport import gates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ _PIPELINES = ("gitlab-ci", "github-actions")
 @click.option("--host-name", metavar="NAME", multiple=True, help="A name under which nginx answers, and under no other; again for more.")
 @click.option("--max-body", metavar="SIZE", help="The largest body that nginx and the service take: 16MB.")
 @click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds an answer may take.")
+@click.option("--trust", is_flag=True, help="Take a bundle from elsewhere although it brings code.")
 @click.option("--force", is_flag=True, help="Write over files that are there.")
 def command(kind: str, places: tuple[str, ...], force: bool, **flags: Any) -> None:
     """Write plain files for a bundle into a folder: they are yours to change.
@@ -45,9 +47,7 @@ def command(kind: str, places: tuple[str, ...], force: bool, **flags: Any) -> No
     if len(places) > 2:
         raise click.UsageError("one REF and one DIR are taken")
     ref, folder = (places[0] if len(places) == 2 else None), Path(places[-1])
-    made, after = (
-        _dockerfile(ref, folder) if kind == "dockerfile" else _pipeline(kind) if kind in _PIPELINES else _service(kind, ref, folder, flags)
-    )
+    made, after = _made(kind, ref, folder, flags)
     present = [name for name in made if (folder / name).exists()]
     if present and not force:
         raise UsageError(f"{folder / present[0]} exists", hint="It is yours: --force writes over it, or name another folder.")
@@ -55,6 +55,13 @@ def command(kind: str, places: tuple[str, ...], force: bool, **flags: Any) -> No
     shown = [name for name in made if not name.startswith("store/")]
     shown += ["store/"] if len(shown) < len(made) else []
     click.echo(f"{aligned([('wrote', str(folder / name)) for name in shown])}\n\nnext: {after}")
+
+
+def _made(kind: str, ref: str | None, folder: Path, flags: Mapping[str, Any]) -> tuple[Mapping[str, Path | bytes | str], str]:
+    """The files by their names, and what to do with them."""
+    if kind == "dockerfile":
+        return _dockerfile(ref, folder, trust=flags["trust"])
+    return _pipeline(kind) if kind in _PIPELINES else _service(kind, ref, folder, flags)
 
 
 def _write(folder: Path, made: Mapping[str, Path | bytes | str]) -> None:
@@ -71,17 +78,17 @@ def _write(folder: Path, made: Mapping[str, Path | bytes | str]) -> None:
         path.chmod(0o644)
 
 
-def _dockerfile(ref: str | None, folder: Path) -> tuple[Mapping[str, Path | bytes], str]:
+def _dockerfile(ref: str | None, folder: Path, *, trust: bool) -> tuple[Mapping[str, Path | bytes | str], str]:
     from modelport.images import dockerfile
 
     if ref is not None:
-        from modelport.cli.references import open_reference
+        from modelport.cli.build import bundle_of
         from modelport.images import dependencies
         from modelport.images.plan import plan
 
-        opened = open_reference(ref)
-        planned = plan(opened.bundle, int(opened.version or 1))
-        locked = dependencies.lock(planned, dependencies.Platform(_architecture(), opened.bundle.python))
+        bundle, version = bundle_of(ref, trust=trust)
+        planned = plan(bundle, version or 1)
+        locked = dependencies.lock(planned, dependencies.Platform(_architecture(), bundle.python))
         return dockerfile.files(planned, locked), f"docker build --tag {planned.ref} {folder}"
     from modelport.errors import UsageError
     from modelport.images.exporting import check_path
@@ -94,15 +101,22 @@ def _dockerfile(ref: str | None, folder: Path) -> tuple[Mapping[str, Path | byte
     return dockerfile.training_files(found, name, place, _python()), f"docker build --tag {name} --file {place}/Dockerfile ."
 
 
-def _service(kind: str, ref: str | None, folder: Path, flags: Mapping[str, Any]) -> tuple[Mapping[str, str], str]:
+def _service(kind: str, ref: str | None, folder: Path, flags: Mapping[str, Any]) -> tuple[Mapping[str, Path | bytes | str], str]:
     from modelport.images import compose, kubernetes
 
     about = _exported(ref, flags)
     if kind == "compose":
-        made = compose.files(about, built=(folder / "Dockerfile").exists())
+        made = compose.files(about, _build(ref, folder) if (folder / "Dockerfile").exists() else None)
         return made, f"docker compose --file {folder / 'compose.yaml'} up --detach, then http://127.0.0.1:{about.port}/"
     made = kubernetes.files(about) if kind == "kubernetes" else kubernetes.knative(about)
     return made, f"kubectl apply --filename {folder / next(iter(made))}"
+
+
+def _build(ref: str | None, folder: Path) -> tuple[str, str]:
+    """The context of the Dockerfile in the folder, and its place there: a project's copies from the whole project."""
+    if ref is not None:
+        return ".", "Dockerfile"
+    return os.path.relpath(Path(), folder), os.path.relpath(folder / "Dockerfile", Path())
 
 
 def _exported(ref: str | None, flags: Mapping[str, Any]) -> Exported:
@@ -113,10 +127,10 @@ def _exported(ref: str | None, flags: Mapping[str, Any]) -> Exported:
     if ref is None:
         _, name, image = _project()
     else:
-        from modelport.cli.references import open_reference
+        from modelport.cli.build import bundle_of
 
-        opened = open_reference(ref)
-        name, image = opened.name, f"{opened.name}:{opened.version or 1}"
+        bundle, version = bundle_of(ref, trust=flags["trust"])
+        name, image = bundle.name, f"{bundle.name}:{version or 1}"
     return Exported(
         name=flags["name"] or label(name),
         image=flags["image"] or image,
@@ -128,7 +142,7 @@ def _exported(ref: str | None, flags: Mapping[str, Any]) -> Exported:
     )
 
 
-def _pipeline(kind: str) -> tuple[Mapping[str, str], str]:
+def _pipeline(kind: str) -> tuple[Mapping[str, Path | bytes | str], str]:
     from modelport.images import ci
 
     found, name, _ = _project()

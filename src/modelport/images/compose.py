@@ -12,22 +12,22 @@ _RESOLVER = "127.0.0.11"
 """The DNS server that Docker gives each container."""
 
 
-def files(service: Exported, *, built: bool = False) -> dict[str, str]:
-    """The text of each file by its name. `built` says that a Dockerfile lies beside them, of which the image is made."""
+def files(service: Exported, build: tuple[str, str] | None = None) -> dict[str, str]:
+    """The text of each file by its name. The image is made of a Dockerfile where `build` names the context and its place there."""
     replicas = [f"api-{number}" for number in range(1, service.replicas + 1)]
     return {
-        "compose.yaml": _compose(service, replicas, built=built),
+        "compose.yaml": _compose(service, replicas, build),
         "nginx.conf": nginx.config(service, [f"{name}:{PORT}" for name in replicas], listen=str(PORT), resolver=_RESOLVER),
         "prometheus.yml": _prometheus(service, replicas),
     }
 
 
-def _compose(service: Exported, replicas: list[str], *, built: bool) -> str:
+def _compose(service: Exported, replicas: list[str], build: tuple[str, str] | None) -> str:
     apis = "\n".join(f"  {name}:\n    <<: *api" for name in replicas)
     return _COMPOSE.format(
         name=service.name,
         image=quoted(service.image),
-        build="\n  build: ." if built else "",
+        build=_BUILD.format(*(quoted(one.replace("$", "$$")) for one in build)) if build else "",
         command=words(service.arguments),
         apis=apis,
         healthy="\n".join(f"      {name}:\n        condition: service_healthy" for name in replicas),
@@ -44,6 +44,11 @@ def _prometheus(service: Exported, replicas: list[str]) -> str:
     targets = words(tuple(f"{name}:{PORT}" for name in replicas))
     return _PROMETHEUS.format(name=quoted(service.name), targets=targets)
 
+
+_BUILD = """
+  build:
+    context: {}
+    dockerfile: {}"""
 
 _COMPOSE = """\
 # {name} behind nginx.
