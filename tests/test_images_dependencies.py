@@ -104,6 +104,7 @@ def test_the_layer_has_what_is_imported_compiled_and_no_tests(tmp_path: Path, re
     below = f"{LIB.removeprefix('/')}/numpy"
     assert importlib.util.cache_from_source(f"{below}/__init__.py") in names
     assert not [name for name in names if "/tests/" in name or name.endswith((".pyi", "/RECORD")) or "/bin/" in name]
+    assert made.layer.parts.keys() == {"msgspec", "numpy"}
     assert made.layer.parts["numpy"] > 20_000_000
     assert sum(made.layer.parts.values()) == made.layer.unpacked
     assert {(one.name, one.version) for one in made.components} == {("msgspec", version("msgspec")), ("numpy", version("numpy"))}

@@ -38,7 +38,7 @@ PRUNED = (
     "onnxruntime/backend", "onnxruntime/capi/libonnxruntime.so.*", "onnxruntime/datasets", "onnxruntime/quantization",
     "onnxruntime/tools", "onnxruntime/transformers",
     "pandas/tests", "scipy/**/tests", "sklearn/**/tests", "uvloop/**/*.pxd", "uvloop/**/*.pyx",
-    "bin", "*.dist-info/direct_url.json", "*.dist-info/INSTALLER", "*.dist-info/RECORD", "*.dist-info/REQUESTED",
+    ".lock", "bin", "*.dist-info/direct_url.json", "*.dist-info/INSTALLER", "*.dist-info/RECORD", "*.dist-info/REQUESTED",
     "*.dist-info/sboms", "*.dist-info/uv_cache.json",
 )  # fmt: skip
 """What is taken out of LIB once the dependencies are installed there, as patterns of `pathlib.Path.glob`.
