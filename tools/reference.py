@@ -23,6 +23,8 @@ ENVIRONMENT = {
     "AIP_HTTP_PORT": "The port that Vertex AI wants; used where neither --port nor PORT is given.",
     "AIP_PREDICT_ROUTE": 'The path at which Vertex AI sends `{"instances": [...]}`.',
     "HOME": "Where `~` is, for the store and the cache.",
+    "KERAS_BACKEND": "What Keras computes with; else what its keras.json says, or what is installed, PyTorch first.",
+    "KERAS_HOME": "Where Keras keeps its keras.json; `~/.keras` otherwise.",
     "MODELPORT_API_KEY": "The API key that requests must bring; several are separated by commas.",
     "MODELPORT_CACHE": "Where model files that are served directly are kept as bundles; `~/.cache/modelport` otherwise.",
     "MODELPORT_REF": "What `modelport serve` serves where it is not told.",
@@ -112,7 +114,7 @@ def error_tree() -> str:
 def settings() -> str:
     """The environment variables and the keys of modelport.toml."""
     source = "\n".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
-    owners = "MODELPORT|AIP|XDG|SOURCE|OTEL|PIP|PYENV|UV_PYTHON_INSTALL"
+    owners = "MODELPORT|AIP|XDG|KERAS|SOURCE|OTEL|PIP|PYENV|UV_PYTHON_INSTALL"
     used = set(re.findall(rf"""["']((?:{owners})_[A-Z_]+|[A-Z_]*PORT|[A-Z]*TITLE)["']""", source))
     serve = modelport.get_command(click.Context(modelport), "serve")
     assert serve is not None

@@ -292,6 +292,9 @@ def _as_file(model: Any) -> Iterator[Path]:
         if hasattr(model, "SerializeToString") and hasattr(model, "graph"):
             path = Path(folder) / "model.onnx"
             path.write_bytes(model.SerializeToString(deterministic=True))
+        elif hasattr(model, "get_config") and hasattr(model, "stop_training"):
+            path = Path(folder) / "model.keras"
+            model.save(path)
         elif hasattr(model, "state_dict") and hasattr(model, "named_modules"):
             path = Path(folder) / "model.pt"
             _write_network(model, path)

@@ -103,7 +103,7 @@ def compare(native: Engine, graph: Engine, asked: Questions) -> Parity:
 
     Rows that the original itself does not answer are left out. A label that differs counts also where two probabilities tie.
     """
-    relative = not any(_is_label(field) for field in native.signature.outputs)
+    relative = not any(_is_label(field) or _is_share(field) for field in native.signature.outputs)
     columns, answers = _answered(native, asked.columns)
     rows = len(next(iter(answers.values())))
     if not rows:
@@ -151,6 +151,11 @@ def _plain(value: Any) -> Any:
 
 def _is_label(field: Field) -> bool:
     return field.kind != "number" or (field.dtype or "").startswith("int")
+
+
+def _is_share(field: Field) -> bool:
+    """Whether a number says how likely something is, of which one in a million and none are alike."""
+    return (field.minimum, field.maximum) == (0.0, 1.0)
 
 
 def _answered(native: Engine, columns: Columns) -> tuple[Columns, Columns]:

@@ -107,7 +107,8 @@ class Contents:
         dtype "sequence", "map", "optional" or "sparse" and the shape []. Inputs that are initializers too are left out.
     keras
         {"keras_version": str, "date_saved": str, "class": "Sequential", "layers": [{"class": str, "name": str}],
-        "inputs": [{"name": str, "dtype": str, "shape": [None, 4]}], "code": [names of the layers that hold code: Lambda]}
+        "inputs": [{"name": str, "dtype": str, "shape": [None, 4]}], "code": [names of the layers that hold code: Lambda],
+        "custom": [names of classes and functions that are no part of Keras]}
     torchscript
         {"code": [paths of its code files], "forward": "forward(self, x: Tensor) -> Tensor" | ""}
     pt2

@@ -73,11 +73,13 @@ def inert(card: Card | None) -> bool:
 def refused(contents: Contents, card: Card | None) -> tuple[str, ...]:
     """What loading the file would use beyond the allow-list of its framework, or of all when it has none; nothing for formats without code.
 
-    A name that may be imported and not called with arguments stands there with "()". For Keras these are the layers that hold code. A
-    .py file is code as a whole, and who names it means to run it: nothing of it is listed. Nor is anything of one that is `inert`.
+    A name that may be imported and not called with arguments stands there with "()". For Keras these are the layers that hold code, and
+    the classes that are no part of Keras, as of the script that defined them. A .py file is code as a whole, and who names it means to run
+    it: nothing of it is listed. Nor is anything of one that is `inert`.
     """
     if contents.format == "keras":
-        return tuple(f"Python code in the layer {name}" for name in contents.root["code"])
+        code, own = contents.root["code"], contents.root["custom"]
+        return (*(f"Python code in the layer {name}" for name in code), *(f"__main__.{name}" for name in own))
     if contents.format not in PICKLES or inert(card):
         return ()
     from modelport.plugins import framework, framework_names

@@ -136,6 +136,7 @@ def _read_keras(archive: Archive) -> dict[str, Any]:
         "layers": layers,
         "inputs": inputs,
         "code": [layer["name"] or layer["class"] for layer in layers if layer["class"] == "Lambda"] + _functions(config),
+        "custom": _custom(config),
     }
 
 
@@ -157,6 +158,24 @@ def _functions(config: Any) -> list[str]:
         elif isinstance(value, list):
             waiting.extend(value)
     return found
+
+
+def _custom(config: Any) -> list[str]:
+    """The classes and functions in a configuration that are no part of Keras, sorted by name. What training needs is left out."""
+    found: set[str] = set()
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict):
+            name, module = value.get("class_name"), str(value.get("module", "keras"))
+            if name == "function":  # Keras' own stand there by their name alone, or with its module
+                name = value.get("config")
+            if isinstance(name, str) and not name.startswith("__") and module.partition(".")[0] != "keras":
+                found.add(name)
+            waiting.extend(part for key, part in value.items() if key != "compile_config")
+    return sorted(found)
 
 
 class _Skops:
