@@ -33,6 +33,8 @@ from modelport.contracts.probe import (
 
 _CONCURRENT = 80
 """Requests that Cloud Run sends an instance at once, where nothing else is said."""
+_PROBE_S = 5
+"""How long the probes of `modelport export knative` wait."""
 _LARGEST_BYTES = 32 * 2**20
 """Of a request to Cloud Run over HTTP/1."""
 
@@ -140,8 +142,8 @@ def _at_once(probe: Probe, count: int) -> Line:
 
 def _knative(probe: Probe) -> Iterator[Line]:
     kubelet = {"User-Agent": "kube-probe/1.33", "Connection": "close"}
-    yield probe.ask("GET /readyz, as the probe asks", "GET", "/readyz", status(200), within(1), headers=kubelet)
-    yield probe.ask("GET /livez, as the probe asks", "GET", "/livez", status(200), within(1), headers=kubelet)
+    yield probe.ask("GET /readyz, as the probe asks", "GET", "/readyz", status(200), within(_PROBE_S), headers=kubelet)
+    yield probe.ask("GET /livez, as the probe asks", "GET", "/livez", status(200), within(_PROBE_S), headers=kubelet)
     yield from _behind_a_router("iris.default.example.com")(probe)
     yield _at_once(probe, 20)
 

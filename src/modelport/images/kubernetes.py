@@ -220,7 +220,9 @@ spec:
           readinessProbe:
             httpGet:
               path: /readyz
+            timeoutSeconds: 5
           livenessProbe:
             httpGet:
               path: /livez
+            timeoutSeconds: 5
 {limits}"""
