@@ -18,6 +18,8 @@ from playwright.sync_api import Browser, Page, expect
 from test_page import CONTRAST, DESK, PHONE, Visit, answered, code, predict, shot
 from test_page import browser as browser
 
+from modelport.frameworks import tabular
+from modelport.signature import Columns, Signature
 from pictures_world import COLOURS, encoded, pattern, plain
 from serving_world import live, make_service
 from test_fetch import Server, picture
@@ -299,3 +301,21 @@ def test_a_picture_is_tried_from_the_reference(browser: Browser, url: str) -> No
         form.get_by_role("button", name="Send").click()
         expect(form.locator(".result strong")).to_have_text("200")
         assert np.isfinite(json.loads(form.locator(".result pre").inner_text())["probabilities"]["red"])
+
+
+def some_colours(columns: Columns) -> Columns:
+    """All colours of which there is some; or none."""
+    scores = columns["photo"].reshape(len(columns["photo"]), -1, 3).mean(axis=1) / 255
+    return {"prediction": tabular.chosen(COLOURS, scores, 0.5), "scores": scores}
+
+
+def test_several_labels_stand_in_one_line(browser: Browser) -> None:
+    signature = Signature(ALONE.inputs, (tabular.several(COLOURS), tabular.vector("scores", COLOURS)))
+    with live(make_service(some_colours, signature, name="colours", **ABOUT)) as running, Visit(browser, running.url) as page:
+        choose(page, file("white.png", plain("white")))
+        expect(label(page)).to_have_text("red, green, blue")
+        expect(page.locator(".bars .chosen")).to_have_count(3)
+        choose(page, file("black.png", plain("black")))
+        expect(label(page)).to_have_text("none")
+        expect(page.locator(".bars .chosen")).to_have_count(0)
+        expect(page.locator(".tile").first).to_contain_text("red, green, blue")
