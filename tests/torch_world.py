@@ -47,7 +47,9 @@ def make_mistake():
     raise RuntimeError("no weights for you")
 '''
 LABELS = ("ant", "bee", "wasp")
-HOW = Preprocessing(16, 16, resize=20, exif=False, scale=1 / 255, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), layout="NCHW", dtype="float32")
+HOW = Preprocessing(
+    16, 16, resize=20, exif=False, alpha="dropped", scale=1 / 255, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), layout="NCHW", dtype="float32"
+)
 STATED = {"size": 16, "resize": 20, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
 """The same, as it is stated."""
 

@@ -181,8 +181,12 @@ def load(path: Path, card: Card) -> Loaded:
     said = card.details.get(STATED_IMAGE)
     image = None
     if said:
-        # torchvision does not turn pictures upright, unless it is told to
-        stated = {"exif": False, **{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}}
+        # as torchvision's folders of pictures are read: not turned upright, and with the colours that lie below what is transparent
+        stated = {
+            "exif": False,
+            "alpha": "dropped",
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()},
+        }
         # a network that flattens its pictures says only how many pixels they have
         shape = taken.shape if len(taken.shape) == 3 else (1 if stated.get("mode") == "L" else 3, -1, -1)
         image = pictured.image(Field(taken.name, "tensor", dtype=taken.dtype, shape=shape), stated)
