@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -252,6 +253,9 @@ def test_a_base_without_a_library_is_named_before_anything_is_sent(base: str, im
             build("iris", "--base", f"{proxy.host}/bare:1", "--tag", f"{proxy.host}/x:1", "--push")
         assert len(proxy.asked("POST")) == asked
     assert "libstdc++6" in raised.value.hint
+    lacking = re.findall(r"(\S+), which", raised.value.message)
+    flags = [word for name in lacking for word in ("--ignore-library", name)]
+    assert build("iris", "--base", f"{image_registry}/bare:1", *flags)["base"]["name"] == f"{image_registry}/bare:1"
 
 
 def test_a_bundle_that_is_in_no_store_is_version_1_and_called_by_its_digest(base: str, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ _MOST_PARTS = 8
 )
 @click.option("--max-size", metavar="SIZE", help="Refuse an image whose files take more, the base's too: 500MB.")
 @click.option("--sbom", metavar="FILE", help="Write the list of its parts (CycloneDX).")
+@click.option("--ignore-library", metavar="NAME", multiple=True, help="A shared library that the base lacks, and nothing will load; again.")
 @click.option("--trust", is_flag=True, help="Take a bundle from elsewhere although it brings code.")
 @click.option("--json", "as_json", is_flag=True, help="Say what was built as JSON.")
 def command(
@@ -53,6 +54,7 @@ def command(
     form: str | None,
     max_size: str | None,
     sbom: str | None,
+    ignore_library: tuple[str, ...],
     trust: bool,
     as_json: bool,
 ) -> None:
@@ -80,7 +82,7 @@ def command(
     limit = size_of(max_size, "--max-size") if max_size else None
     bar = Bar() if sys.stderr.isatty() else None
     report: Report = bar or (lambda what, done, total: None)
-    options = builds.Options(base, platform.partition("/")[2], form, open_registry, tell, report)
+    options = builds.Options(base, platform.partition("/")[2], form, ignore_library, open_registry, tell, report)
     begun = time.perf_counter()
     try:
         image = builds.build(plan.plan(bundle, version or 1), options)

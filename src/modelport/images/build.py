@@ -82,6 +82,8 @@ class Options:
     architecture: str = "amd64"
     form: str | None = None
     """"docker" or "oci"; the base's own where it is not said."""
+    ignored_libraries: tuple[str, ...] = ()
+    """Shared libraries that the base may lack although a file asks for them: part of a package that nobody uses."""
     open_registry: Callable[[str], Registry] = Registry
     told: Callable[[str], None] = lambda line: None
     report: Report = field(default=lambda what, done, total: None)
@@ -97,7 +99,7 @@ def build(wanted: Plan, options: Options) -> Image:
     base = fetch_base(named, options.architecture, wanted.pythons, options.open_registry, options.told, options.report)
     platform = Platform(options.architecture, base.version, base.glibc)
     installed = dependencies.made(wanted, platform, options.told)
-    dependencies.check_libraries(installed, base.libraries, base.name)
+    dependencies.check_libraries(installed, base.libraries.union(options.ignored_libraries), base.name)
     own = (installed.layer, _modelport(base), _model(wanted))
     config = manifests.encoded(_config(wanted, base, own))
     return Image(wanted, platform, base, own, config, options.form or base.form, installed.components, installed.is_compiled)

@@ -163,7 +163,7 @@ def check_libraries(dependencies: Dependencies, there: Iterable[str], base: str)
     brings = f"a base that has {' '.join(packages)} (Debian's name)" if packages else "a base that has them"
     raise Refused(
         f"{base} lacks {asked}",
-        hint=f"--base names {brings}; or `modelport export dockerfile`, and add a line that installs it.",
+        hint=f"--base names {brings}; `modelport export dockerfile` and a line that installs it; or --ignore-library if nothing loads it.",
     )
 
 
