@@ -327,3 +327,28 @@ def test_a_tabular_learner_is_a_pickle_that_must_be_trusted(tables: Path, tmp_pa
     assert "not on the allow-list for fastai" in caught.value.message
     seen = inspection.inspect(tables / "classifier.pkl")
     assert (seen.card and seen.card.features, seen.python) == (("work", "rooms", "age", "hours"), "")
+
+
+def test_to_serve_one_needs_onnxruntime_numpy_and_pillow_alone(tmp_path: Path) -> None:
+    """In a process in which neither fast.ai nor torch, nor what writes ONNX, can be imported."""
+    needed.torch("torch")
+    bundle = packed(OLD / "pad.pkl", tmp_path / "bundle")
+    program = f"""
+import json, sys
+for name in ("fastai", "fastcore", "torch", "torchvision", "onnx", "onnxscript", "pandas", "sklearn"):
+    sys.modules[name] = None
+from pathlib import Path
+from modelport import engines
+from modelport.bundle import open_bundle
+bundle = open_bundle(Path({str(bundle.folder)!r}))
+engine = engines.load(bundle)
+engines.verify_golden(engine, bundle)
+print(json.dumps(engine.answer(json.loads(sys.stdin.read()))))
+"""
+    asked = json.dumps(records(plain_photos()))
+    done = subprocess.run([sys.executable, "-c", program], input=asked, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers = json.loads((OLD / "answers.json").read_text())["pad"]
+    for name, got in zip(sorted(plain_photos()), json.loads(done.stdout), strict=True):
+        assert got["prediction"] == answers[name][0]
+        assert list(got["probabilities"].values()) == pytest.approx(answers[name][1], abs=TOLERANCE)
