@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def command(model: str | None, to: str | None, as_json: bool, **flags: Any) -> None:
     """Pack a model file into a versioned bundle.
 
-    MODEL is a file that scikit-learn, XGBoost, LightGBM, CatBoost, PyTorch, Keras or ONNX wrote. Without it, modelport.toml in this folder
-    says which.
+    MODEL is a file that scikit-learn, XGBoost, LightGBM, CatBoost, PyTorch, fast.ai, Keras or ONNX wrote. Without it, modelport.toml in
+    this folder says which.
 
     \b
     modelport pack model.pkl --name iris --sample rows.csv
