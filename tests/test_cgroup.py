@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelport.serving.cgroup import out_of_memory_kills
+from modelport.serving.cgroup import offer, out_of_memory_kills
 
 V1 = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"
 V2 = "low 0\nhigh 0\nmax 12\noom 4\noom_kill 4\noom_group_kill 0\n"
@@ -34,3 +34,10 @@ def test_the_count_is_found(tmp_path: Path, own: str, file: str, text: str, kill
 
 def test_where_nothing_is_counted_it_is_0(tmp_path: Path) -> None:
     assert out_of_memory_kills(tmp_path, tmp_path / "none") == 0
+
+
+def test_a_process_is_offered_in_place_of_this_one(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    offer(7, tmp_path)
+    assert (tmp_path / "7" / "oom_score_adj").read_text() == "500"
+    offer(8, tmp_path)  # gone already

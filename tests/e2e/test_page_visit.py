@@ -142,6 +142,7 @@ def test_a_file_is_asked_with_the_key(browser: Browser) -> None:
 
 def test_a_file_is_chosen_with_the_keyboard_and_pictures_have_their_own_place(browser: Browser, url: str) -> None:
     with Visit(browser, url) as page:
+        expect(page.get_by_text("Choose a CSV file")).to_be_visible()
         page.get_by_role("button", name="Predict").focus()
         page.keyboard.press("Tab")
         with page.expect_file_chooser() as chooser:

@@ -203,6 +203,7 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl+C in a terminal is for the supervisor, which lets them finish
         )
+        cgroup.offer(process.pid)
         theirs.close()
         ours.setblocking(False)
         number = next(number for number in count(1) if all(worker.number != number for worker in self._workers))
