@@ -51,6 +51,8 @@ class World:
         self.calls: list[list[Numbers]] = []
         self.places: list[str] = []
         self.unforeseen: list[dict[str, Any]] = []
+        self.rests: list[tuple[threading.Event, bool]] = []
+        """What the loop has waited for, and whether that had been then already."""
         self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._on_thread: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._timers: list[Timer] = []
@@ -92,6 +94,9 @@ class World:
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.unforeseen.append(context)
 
+    def wait(self, over: threading.Event, most_s: float) -> None:
+        self.rests.append((over, over.is_set()))
+
     # The thread
 
     def submit(self, work: Callable[..., object], *args: Any) -> None:
@@ -125,7 +130,8 @@ class World:
 
     def batcher(self, *, pace: Pace | None = None, **about: Any) -> Batcher[Numbers, list[int]]:
         measured = Pace([(rows, self.cost[0] + self.cost[1] * rows) for rows in (1, 8, 64)])
-        return Batcher(self.predict, loop=self, pace=pace or measured, thread=self, clock=lambda: self.now, **about)  # type: ignore[arg-type]
+        about = {"loop": self, "thread": self, "clock": lambda: self.now, "wait": self.wait} | about
+        return Batcher(self.predict, pace=pace or measured, **about)
 
 
 class Asked(Work[Numbers, list[int]]):
@@ -414,6 +420,89 @@ def test_one_caller_who_leaves_says_nothing_of_the_others() -> None:
     ask(batcher, waiting[-1])
     world.settle()
     assert [one.answers is not None for one in waiting] == [False] + 9 * [True]
+
+
+def test_a_connection_that_ends_with_many_requests_is_one_that_left() -> None:
+    """Whoever sends one behind the other and goes says no more of the others than who had sent one."""
+    world, seen = World((0.0, 0.1)), Seen()
+    batcher = world.batcher(observer=seen)
+    ask(batcher, Asked(world, 0))
+    world.turn()
+    left, stayed = [Asked(world, value) for value in range(1, 6)], [Asked(world, value) for value in range(6, 9)]
+    for one in left:
+        one.slot = 7
+    ask(batcher, *left, *stayed)
+    for one in left:
+        one.cancel()
+    world.call()
+    world.turn()
+    world.turn()
+    assert seen.sheds == 5 * ["left"]
+    stayed.append(Asked(world, 9))
+    ask(batcher, stayed[-1])
+    world.settle()
+    assert [one.answers for one in stayed] == [[60], [70], [80], [90]]
+
+
+def test_the_patience_of_callers_is_how_long_the_first_of_those_that_stayed_has_waited() -> None:
+    """Also where its connection has sent more since."""
+    world = World(SLOW)
+    batcher = world.batcher()
+    ask(batcher, Asked(world, 0))
+    world.turn()
+    left, first = [Asked(world, 1), Asked(world, 2)], Asked(world, 3)
+    ask(batcher, *left, first)
+    world.now += 1.0
+    later, large = Asked(world, 4), Asked(world, *range(50))
+    first.slot = later.slot = 7
+    ask(batcher, later, large)
+    for one in left:
+        one.cancel()
+    world.call()
+    world.turn()
+    world.turn()
+    with pytest.raises(Unavailable, match=r"most of your requests are given up after 1 s"):
+        batcher.submit(Asked(world, *range(1000)))
+
+
+def test_once_it_has_refused_the_loop_rests_until_the_call_ends() -> None:
+    """Once for all that it refused in one turn."""
+    world = World((0.0, 1.0))
+    batcher = world.batcher()
+    for number in (1, 2):
+        ask(batcher, Asked(world, number))
+        world.turn()
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                batcher.submit(Asked(world, 9, within=0.5))
+        assert len(world.rests) == number - 1
+        world.turn()
+        over, was_over = world.rests[-1]
+        assert len(world.rests) == number
+        assert not was_over
+        assert not over.is_set()
+        world.call()
+        assert over.is_set()
+        world.settle()
+    assert len(world.rests) == 2
+
+
+def test_the_loop_does_not_rest_for_a_call_that_has_ended() -> None:
+    world = World((0.0, 1.0))
+    batcher = world.batcher()
+    ask(batcher, Asked(world, 1), Asked(world, 2))
+    world.turn()
+    with pytest.raises(Unavailable):
+        batcher.submit(Asked(world, 9, within=0.5))
+    world.call()
+    world.turn()  # the rest comes before the end of the call, of which the thread has told
+    assert [was_over for _, was_over in world.rests] == [True]
+    assert batcher.busy
+    with pytest.raises(Unavailable):  # while the next call has not begun
+        batcher.submit(Asked(world, 9, within=0.5))
+    world.settle()
+    assert len(world.rests) == 1
+    assert world.computed == [1, 2]
 
 
 def test_a_line_that_does_not_empty_gets_shorter() -> None:

@@ -14,7 +14,7 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from threading import Event
 from time import perf_counter
@@ -238,6 +238,8 @@ class _Call(Generic[AnyRows, Answers]):
     """When it should be over, by `loop.time()`."""
     ordered: float
     """When the thread was told, by the clock."""
+    over: Event = field(default_factory=Event)
+    """Set when it has ended."""
 
 
 class Batcher(Generic[AnyRows, Answers]):
@@ -259,11 +261,12 @@ class Batcher(Generic[AnyRows, Answers]):
         observer: Observer | None = None,
         thread: Executor | None = None,
         clock: Callable[[], float] = perf_counter,
+        wait: Callable[[Event, float], object] = Event.wait,
     ) -> None:
         self.pace = pace or Pace()
         self.timeout_s = timeout_s
         """How long a request may take from its submission."""
-        self._predict, self._loop, self._clock = predict, loop, clock
+        self._predict, self._loop, self._clock, self._wait = predict, loop, clock, wait
         self._flight, self._observer = flight, observer
         self._thread = thread or ThreadPoolExecutor(1, "model")
         self._lines: OrderedDict[str, deque[Work[AnyRows, Answers]]] = OrderedDict()
@@ -275,8 +278,8 @@ class Batcher(Generic[AnyRows, Answers]):
         self._patience_s: dict[str, float] = {}
         """How long callers wait before they leave, of whose connections more had ended than stayed at their turn; until none waits."""
         self._scheduled = False
-        self._over, self._resting = Event(), False
-        """Set when a call on the thread ends; whether the loop is about to rest."""
+        self._resting = False
+        """Whether the loop is about to rest."""
         self._behind_since: float | None = None
         """Since when each call has left some waiting, by `loop.time()`; None when the last has not."""
         self._probe = 0
@@ -362,7 +365,7 @@ class Batcher(Generic[AnyRows, Answers]):
         """Let requests gather while the thread computes."""
         self._resting = False
         if self._running is not None:
-            self._over.wait(_REST_S)
+            self._wait(self._running.over, _REST_S)
 
     def _left_s(self, now: float) -> float:
         """How long the running call will still take; one that is late may well be late by as much again."""
@@ -384,7 +387,6 @@ class Batcher(Generic[AnyRows, Answers]):
             self._go_on()
             return
         self._running = _Call(works, rows, self._loop.time() + seconds, self._clock())
-        self._over.clear()
         self._arm()
         self._thread.submit(self._call_there, self._running)
 
@@ -445,9 +447,9 @@ class Batcher(Generic[AnyRows, Answers]):
         for work in expired:
             self._expire(work)
         for caller, left in gone.items():  # by connections: one that ends takes all with it that was sent on it
-            stayed = {work.connection: self._clock() - work.arrived for work in works if work.caller == caller}
-            if 0 < len(stayed) < len(left):
-                self._patience_s[caller] = max(stayed.values())
+            stayed = [work for work in works if work.caller == caller]
+            if 0 < len({work.connection for work in stayed}) < len(left):
+                self._patience_s[caller] = self._clock() - min(work.arrived for work in stayed)
         return works, rows
 
     def _in_turn(self) -> Iterator[Work[AnyRows, Answers]]:
@@ -503,7 +505,7 @@ class Batcher(Generic[AnyRows, Answers]):
             if self._flight is not None:
                 self._flight.end()
         self._loop.call_soon_threadsafe(self._finish, call, outcomes, begun, self._clock() - begun)
-        self._over.set()
+        call.over.set()
 
     def _outcomes(self, works: list[Work[AnyRows, Answers]]) -> list[_Outcome[AnyRows, Answers]]:
         """What each work gets. When a call raises it is made again by halves, so that only who is at fault gets the error."""
