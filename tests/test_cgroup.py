@@ -36,8 +36,12 @@ def test_where_nothing_is_counted_it_is_0(tmp_path: Path) -> None:
     assert out_of_memory_kills(tmp_path, tmp_path / "none") == 0
 
 
-def test_a_process_is_offered_in_place_of_this_one(tmp_path: Path) -> None:
-    (tmp_path / "7").mkdir()
+@pytest.mark.parametrize(("own", "offered"), [("0\n", "500"), ("-998\n", "-498"), ("968\n", "1000"), ("1000\n", "1000")])
+def test_a_process_is_offered_in_place_of_this_one(own: str, offered: str, tmp_path: Path) -> None:
+    """Whatever score the platform has given to both."""
+    for process in ("self", "7"):
+        (tmp_path / process).mkdir()
+        (tmp_path / process / "oom_score_adj").write_text(own)
     offer(7, tmp_path)
-    assert (tmp_path / "7" / "oom_score_adj").read_text() == "500"
+    assert (tmp_path / "7" / "oom_score_adj").read_text() == offered
     offer(8, tmp_path)  # gone already

@@ -20,9 +20,13 @@ def out_of_memory_kills(root: Path = _ROOT, own: Path = _OWN) -> int:
 
 
 def offer(process: int, proc: Path = Path("/proc")) -> None:
-    """Where there is no memory left let the system end that process before this one: https://man7.org/linux/man-pages/man5/proc.5.html."""
+    """Where there is no memory left let the system end that process before this one: https://man7.org/linux/man-pages/man5/proc.5.html.
+
+    Its score is put above this one's, which a platform may have set already: Kubernetes gives up to 1000, the most there is.
+    """
     with suppress(OSError):  # it is gone already, or the system knows no such thing
-        (proc / str(process) / "oom_score_adj").write_text("500")
+        own = int((proc / "self" / "oom_score_adj").read_text())
+        (proc / str(process) / "oom_score_adj").write_text(str(min(1000, own + 500)))
 
 
 def _files(root: Path, own: Path) -> list[Path]:
