@@ -448,6 +448,7 @@ class Answer {
   /** Ask for one record; of a picture the answer is kept beside it, and shown if it is the one that is looked at. False when nothing came. */
   async askOne(url, picture, signal) {
     const { headers, body } = this.form.call(picture);
+    const [state, words] = [this.form.state(picture), this.form.words(picture)]; // as asked: it may be edited meanwhile
     const reply = await sendWithKey(url, { method: "POST", headers: { ...headers, Accept: "application/json" }, body, signal });
     if (reply === null) {
       this.keyless();
@@ -455,13 +456,12 @@ class Answer {
     }
     const answer = reply.ok ? headline(this.outputs, parse(reply.text)) : "not answered";
     if (picture) this.form.pictures?.answered(picture, reply, answer, !reply.ok);
-    const state = this.form.state(picture);
     const again = () => {
       this.form.restore(state);
       this.tell(reply);
     };
     const shown = !picture || picture === this.form.pictures?.current;
-    this.history.add({ words: this.form.words(picture), answer, time: milliseconds(reply.ms), failed: !reply.ok, shown, again });
+    this.history.add({ words, answer, time: milliseconds(reply.ms), failed: !reply.ok, shown, again });
     if (shown) this.tell(reply);
     return true;
   }
