@@ -40,7 +40,7 @@ def command(app: str, **flags: Any) -> int:
     """
     from dataclasses import replace
 
-    from modelport.cli.serve import settings_of
+    from modelport.cli.serve import base_url, settings_of
     from modelport.serving import hosted
     from modelport.serving.control import Model
     from modelport.serving.supervisor import run
@@ -53,7 +53,7 @@ def command(app: str, **flags: Any) -> int:
         return [hosted.find(app, folder)]
 
     def started(host: str, port: int) -> None:
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104  only compared with
-        click.echo(f"serving {app}\n  at     http://{shown}:{port}/\n  ready  http://{shown}:{port}/readyz\nCtrl+C stops it.", err=True)
+        base = base_url(host, port)
+        click.echo(f"serving {app}\n  at     {base}/\n  ready  {base}/readyz\nCtrl+C stops it.", err=True)
 
     return run(resolve, settings, started, lambda text: click.echo(text, err=True))

@@ -187,10 +187,15 @@ def settings_of(flags: dict[str, Any]) -> Settings:
     )
 
 
+def base_url(host: str, port: int) -> str:
+    """Where whoever started the service reaches it."""
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104  only compared with
+    return f"http://{shown}:{port}"
+
+
 def welcome(opened: Sequence[Opened], settings: Settings, host: str, port: int) -> str:
     """What to try, for whoever started the service."""
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104  only compared with
-    base = f"http://{shown}:{port}"
+    base = base_url(host, port)
     served = ", ".join(f"{one.name}:{one.version}" if one.version else one.name for one in opened)
     lines = [f"serving {served}", f"  page   {base}/", f"  docs   {base}/docs"]
     path = "/predict" if len(opened) == 1 else f"/models/{opened[0].name}/predict"

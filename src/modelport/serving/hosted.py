@@ -23,7 +23,7 @@ from modelport.serving.guard import App, Exchange, Guard, Message, Receive, Scop
 from modelport.serving.logs import Log
 from modelport.serving.problems import Answer
 from modelport.serving.settings import Settings
-from modelport.serving.tracing import from_environment
+from modelport.serving.tracing import Tracer, from_environment
 from modelport.signature import did_you_mean
 
 _NAME = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(\(\))?")
@@ -105,7 +105,7 @@ def _as_asgi(found: Any, name: str) -> App:
 class Hosted(Application):
     """The paths of health and metrics, and the application for all others."""
 
-    def __init__(self, app: App, name: str, settings: Settings, log: Log, tracer: Any) -> None:
+    def __init__(self, app: App, name: str, settings: Settings, log: Log, tracer: Tracer | None) -> None:
         super().__init__((), settings, log, tracer)
         self._hosted, self._name = app, name
         self.guard = _HostedGuard(self._router, settings, self.telemetry)
