@@ -107,6 +107,14 @@ def client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=60, trust_env=False)
 
 
+def answers(url: str) -> bool:
+    """Whether a new connection is taken: none is once it ends."""
+    try:
+        return httpx.get(f"{url}/livez", timeout=60, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def test_an_asgi_application_answers_with_its_state_and_is_counted_and_logged(shop: Path) -> None:
     with started(shop, "run", "shop:app", "--port", "0", "--workers", "1") as (process, _, url), client(url) as caller:
         answer = caller.get("/hello", headers={"X-Request-Id": "order-7"})
@@ -183,6 +191,8 @@ def test_what_is_under_way_is_finished_when_it_is_told_to_stop(shop: Path) -> No
             waiting = threads.submit(caller.get, "/gate")
             gate = (shop / "gate").open("w")  # opens when the application has opened its end: the request has come
             process.send_signal(signal.SIGTERM)
+            while answers(url):
+                pass
             gate.write("open")
             gate.close()
             assert waiting.result().text == "open"
