@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from test_page import CONTRAST, DESK, PHONE, Visit, answered, predict, served, shot
 from test_page import browser as browser
 from test_page import bundles as bundles
@@ -200,6 +200,23 @@ def test_earlier_calls_are_looked_at_again(browser: Browser, url: str) -> None:
         assert [each for each in asked if not each.startswith("blob:")] == [], "what is looked at again is not asked again"
         page.reload()
         expect(history).to_have_text("Calls of this visit none yet")
+
+
+def test_what_is_edited_while_an_answer_is_awaited_was_not_asked(browser: Browser, url: str) -> None:
+    with Visit(browser, url) as page:
+
+        def edit(route: Route) -> None:
+            page.get_by_label("petal_length").fill("6.5")
+            route.continue_()
+
+        page.route("**/predict", edit)
+        page.get_by_label("petal_length").fill("1.5")
+        predict(page)
+        answered(page)
+        page.locator(".history summary").click()
+        expect(calls(page)).to_contain_text("petal_length 1.5")
+        calls(page).click()
+        expect(page.get_by_label("petal_length")).to_have_value("1.5")
 
 
 def test_pictures_of_earlier_calls_come_back_with_their_labels(browser: Browser) -> None:
