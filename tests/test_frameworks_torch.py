@@ -20,12 +20,15 @@ from click.testing import CliRunner
 from PIL import Image
 
 import torch_world as world
-from modelport import engines, inspect, pack, pictures
+from modelport import engines, gates, inspect, pack, pictures
 from modelport.bundle import ONNX, Bundle
+from modelport.bundle import write as write_bundle
 from modelport.cli.main import modelport
 from modelport.errors import ModelFileError, SignatureError, Untrusted, UsageError
+from modelport.frameworks import Card
 from modelport.packing import Options, pack_file
 from modelport.serving.service import services_of
+from modelport.signature import Field, Signature
 from modelport.store import Store
 from modelport.testing import check_framework
 from pictures_world import encoded
@@ -376,8 +379,8 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_stays_so_when_trusted(t
     assert capfd.readouterr().out == "run\n"
 
 
-def rewritten(path: Path, part: str, old: str, new: str) -> Path:
-    """A zip archive with a text in one of its parts replaced."""
+def rewritten(path: Path, part: str, old: str, new: str, *, renamed: str = "") -> Path:
+    """A zip archive with a text in one of its parts replaced, and the part perhaps called otherwise at its end."""
     import zipfile
 
     with zipfile.ZipFile(path) as archive:
@@ -386,7 +389,7 @@ def rewritten(path: Path, part: str, old: str, new: str) -> Path:
     parts[found] = parts[found].replace(old.encode(), new.encode())
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in parts.items():
-            archive.writestr(name, data)
+            archive.writestr(name[: -len(renamed)] + renamed if name == found and renamed else name, data)
     return path
 
 
@@ -424,6 +427,63 @@ def test_torchscript_that_touches_files_is_refused(tmp_path: Path) -> None:
     path = world.script(Writes(), tmp_path / "writes.pt")
     with pytest.raises(ModelFileError, match="it would touch files"):
         packed(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ("code/__torch__/colony_net.py", 'torch.save (x, "{mark}")'),
+        ("code/__torch__/colony_net.py", 'torch.\\\n      save(x, "{mark}")'),
+        ("code/__torch__/colony_net.py", 'torch.autograd.save(x, "{mark}")'),
+        ("code/__torch__/colony_net.py", 'ops.aten.save(x, "{mark}")'),
+        ("code/__torch__/colony_net.py", 'ops.image.write_file("{mark}", x)'),
+        ("code/__torch__/colony_net.py", 't = torch\n    t.save(x, "{mark}")'),
+        ("code/__torch__/colony_net.py", 'f = torch.save\n    f(x, "{mark}")'),
+        ("code/__torch__/colony_net.py", 'getattr(torch, "sa" "ve")(x, "{mark}")'),
+        ("code/__torch__/colony_net.py", '_9 = """\n    " """\n    torch.save(x, "{mark}")'),
+        ("code/__torch__/colony_net.PY", 'torch.save(x, "{mark}")'),
+    ],
+)
+def test_torchscript_touches_no_files_however_it_is_written(part: str, line: str, tmp_path: Path) -> None:
+    path, mark = world.script(world.network(tmp_path), tmp_path / "colony.pt"), tmp_path / "mark"
+    begins = "x: Tensor) -> Tensor:\n"
+    rewritten(path, part.lower(), begins, f"{begins}    {line.format(mark=mark)}\n", renamed=part)
+    assert "it would touch files, or could" in why(path)
+    assert not mark.exists()
+
+
+def test_torchscript_may_speak_of_torch_and_have_parts_of_that_name(tmp_path: Path) -> None:
+    class Speaks(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ops = torch.nn.Sequential(torch.nn.Linear(3, 2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.dim() != 2:
+                raise ValueError("it's a torch tensor of rows # and columns that torch.save( wrote")
+            out: torch.Tensor = self.ops(x)
+            return out
+
+    path = world.script(Speaks(), tmp_path / "speaks.pt")
+    assert [field.name for field in packed(path).signature.outputs] == ["prediction"]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"factory": "os:getcwd"}, "would call os:getcwd to make its network"),
+        ({"imports": ["antigravity.fly"]}, r"would import antigravity\.fly"),
+    ],
+)
+def test_a_bundle_whose_card_names_more_than_its_file_needs_trust(said: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    torch.save({"fc.weight": torch.zeros(2, 3)}, tmp_path / "model" / "m.pt")
+    card = Card("torch", "state_dict", "torch", details=said)
+    signature = Signature((Field("x", "number"),), (Field("prediction", "number"),))
+    foreign = write_bundle(tmp_path, name="foreign", card=card, signature=signature, model="model/m.pt", python="3.11")
+    with pytest.raises(Untrusted, match=message):
+        gates.check_bundle(foreign)
+    gates.check_bundle(foreign, trust=True)
 
 
 # Served

@@ -11,6 +11,7 @@ from modelport import engines, inspection
 from modelport.bundle import ONNX, Bundle
 from modelport.errors import ModelFileError, Untrusted, VersionMismatch
 from modelport.frameworks import Card
+from modelport.frameworks.torch_files import FACTORY
 from modelport.inspection.report import differs, installed_version, written_by
 
 
@@ -99,9 +100,14 @@ def check_bundle(bundle: Bundle, *, trust: bool = False, trust_version: bool = F
     contents = inspection.read(bundle.model_path)
     if not inspection.inert(bundle.card):
         check_python(bundle.model_path, inspection.foreign_python(contents))
-    check_trust(bundle.model_path, bundle.card, inspection.refused(contents, bundle.card), trust=trust)
+    # a bundle's card is as foreign as its model: what it has PyTorch import and call beyond the file is no less a program
+    said = bundle.card.details if bundle.card.framework == "torch" else {}
+    beyond = sorted(set(said.get("imports", ())) - set(contents.imports))
+    check_trust(bundle.model_path, bundle.card, (*inspection.refused(contents, bundle.card), *beyond), trust=trust)
     if bundle.code_folder and not trust:
         raise Untrusted(f"{bundle.folder} brings Python code along, in {bundle.code_folder}", hint="Read it; then say --trust.")
+    if said.get(FACTORY) and not trust:
+        raise Untrusted(f"{bundle.folder} would call {said[FACTORY]} to make its network", hint="If you know why, say --trust.")
     check_version(bundle.model_path, bundle.card, trust_version=trust_version)
 
 

@@ -25,8 +25,16 @@ STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weig
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 """What DataParallel, torch.compile and Lightning put before the names of weights."""
 _SHOWN = 4
-_RUNS = re.compile(r"\b(?:torch|ops\.\w+)\.(?:save|from_file)\(")
-"""What TorchScript may do to files."""
+_TEXT = re.compile(r'"(?:[^"\\\n]|\\.)*"(?!")')
+"""A string as torch.jit writes it into TorchScript."""
+_RUNS = re.compile(
+    r"(?<![\w.])(?:torch|ops)\b(?!\s*:)"
+    r"(?!(?:(?<=torch)|(?<=ops)\.(?:aten|prims?|torchvision|prepacked|_?quantized\w*|mkldnn\w*))\.(?!(?:save|load|from_file|autograd)\b)\w)"
+    r"[^\n]{0,40}|[\"'#\\]",
+    re.ASCII,
+)
+"""Where TorchScript names its operators otherwise than by calling one that does nothing to files, or is not as torch.jit writes it: under
+another name, with a quote, a comment or a continued line, any of them could be called."""
 _TARGET = re.compile(
     r"#?torch\.ops\.(?!\w+\.(?:save|load|from_file)\b)(?:aten|prim|prims|higher_order|torchvision|quantized\w*)\.\w+(?:\.\w+)?"
     r"|_operator\.(?!attrgetter|methodcaller|call)\w+|math\.\w+|torch\.sym_\w+"
@@ -218,15 +226,31 @@ def _weights_only() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _check_script(path: Path) -> None:
-    """ModelFileError when a TorchScript file has code that writes or reads files."""
+def _parts(path: Path, ending: str) -> Iterator[str]:
+    """The parts of an archive whose names end so, for Python's reader and for torch's own, for which case does not count."""
+    from torch._C import PyTorchFileReader
+
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            found = _RUNS.search(archive.read(name).decode("utf-8", "replace")) if name.endswith(".py") else None
-            if found:
-                raise ModelFileError(
-                    f"{path.name} is TorchScript that calls {found[0]}...): it would touch files", hint="No network needs to."
-                )
+        for part in archive.infolist():
+            if part.filename.lower().endswith(ending):
+                yield archive.read(part).decode("utf-8", "replace")
+    try:
+        reader = PyTorchFileReader(str(path))
+    except RuntimeError:  # programs of before 2.7 are in no folder: torch reads them as Python does
+        return
+    for name in reader.get_all_records():
+        if name.lower().endswith(ending):
+            yield reader.get_record(name).decode("utf-8", "replace")
+
+
+def _check_script(path: Path) -> None:
+    """ModelFileError when a TorchScript file has code that could write or read files: as it computes, or already as it is loaded."""
+    for code in _parts(path, ".py"):
+        found = _RUNS.search(_TEXT.sub("", code))
+        if found:
+            raise ModelFileError(
+                f"{path.name} is TorchScript with {found[0]!r} in it: it would touch files, or could", hint="No network needs to."
+            )
 
 
 def _check_program(path: Path) -> None:
@@ -235,9 +259,7 @@ def _check_program(path: Path) -> None:
     torch.export.load looks functions up by the names that the file gives, and evaluates the sizes as Python. So would it the conditions on
     the inputs, which are left out.
     """
-    with zipfile.ZipFile(path) as archive:
-        parts = [json.loads(archive.read(name)) for name in archive.namelist() if name.endswith(".json")]
-    waiting: list[Any] = list(parts)
+    waiting: list[Any] = [json.loads(part) for part in _parts(path, ".json")]
     while waiting:
         part = waiting.pop()
         if isinstance(part, list):
