@@ -74,6 +74,7 @@ def test_a_folder_without_the_file_is_no_project_and_an_empty_file_is_one(tmp_pa
         ('[metric]\nrmse = "low"', "metric is {'rmse': 'low'}"),
         ("[metric]\nok = true", "metric is {'ok': True}"),
         ("[metric]\nrmse = nan", "metric is {'rmse': nan}"),
+        ("[metric]\nrmse = 1" + "0" * 400, "metric is {'rmse': 10000000"),
         ("[label]\nteam = 7", "label is {'team': 7}"),
         ('schema = "s.json"\n[[inputs]]\nname = "a"\nkind = "number"', "has both 'schema' and 'inputs'"),
     ],

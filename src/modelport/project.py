@@ -165,12 +165,16 @@ def _value(path: Path, folder: Path, key: str, value: Any) -> Any:
             raise wrong("a list of strings")
         return [folder / part for part in value] if key in _PATHS else value
     if key in _TABLES:
-        fits = _is_number if key == "metric" else lambda part: isinstance(part, str)
+        fits = is_finite if key == "metric" else lambda part: isinstance(part, str)
         if not isinstance(value, dict) or not all(map(fits, value.values())):
             raise wrong(f"a table of {'finite numbers' if key == 'metric' else 'strings'}")
         return value
     return _train(path, folder, value) if key == "train" else value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that a metric may be."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number too large for a float
+        return False

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from modelport.errors import TrainingFailed, UsageError
-from modelport.project import FILE, Project, Train
+from modelport.project import FILE, Project, Train, is_finite
 
 _MOST_METRICS = 1000
 
@@ -54,16 +52,9 @@ def read_metrics(path: Path) -> dict[str, float]:
     if len(metrics) > _MOST_METRICS:
         raise TrainingFailed(f"the metrics {path} are {len(metrics):,}; at most {_MOST_METRICS:,} are kept", hint=right)
     for name, value in metrics.items():
-        if not _is_finite(value):
+        if not is_finite(value):
             raise TrainingFailed(f"the metric {name[:60]!r} in {path} is {str(value)[:60]}, and no finite number", hint=right)
     return {name: float(value) for name, value in metrics.items()}
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number too large for a float
-        return False
 
 
 def _execute(folder: Path, train: Train) -> None:
