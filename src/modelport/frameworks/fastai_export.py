@@ -101,7 +101,7 @@ def read(root: Instance, numbers: Numbers, stated: Mapping[str, Any]) -> Export:
     """
     loader = _loader(root)
     data = loader.get("dataset")
-    lists = _items(data.get("tls")) if isinstance(data, Instance) else []
+    lists = items(data.get("tls")) if isinstance(data, Instance) else []
     inputs = data.get("n_inp") if isinstance(data, Instance) else None
     if len(lists) != 2 or inputs != 1:
         raise _not_served(
@@ -137,16 +137,16 @@ def _loader(root: Instance) -> Instance:
     return each[1]
 
 
-def _items(value: Any) -> list[Any]:
+def items(value: Any) -> list[Any]:
     """The elements of a list, or of fastcore's L."""
-    items = value.get("items") if isinstance(value, Instance) else value
-    return items if isinstance(items, list) else []
+    found = value.get("items") if isinstance(value, Instance) else value
+    return found if isinstance(found, list) else []
 
 
 def _transforms(loader: Instance, event: str) -> Iterator[Instance]:
     """The transforms of a loader's pipeline, in their order."""
     pipeline = loader.get(event)
-    for transform in _items(pipeline.get("fs")) if isinstance(pipeline, Instance) else ():
+    for transform in items(pipeline.get("fs")) if isinstance(pipeline, Instance) else ():
         if _named(transform) != "noop":
             yield transform
 
@@ -186,7 +186,7 @@ def vocabulary(value: Any) -> tuple[str, ...]:
 def _labels(targets: Any) -> tuple[tuple[str, ...], bool]:
     """The labels, and whether a picture has several."""
     pipeline = targets.get("tfms") if isinstance(targets, Instance) else None
-    steps = _items(pipeline.get("fs")) if isinstance(pipeline, Instance) else []
+    steps = items(pipeline.get("fs")) if isinstance(pipeline, Instance) else []
     found = [step for step in steps if isinstance(step, Instance) and step.cls in (_ONE_LABEL, *_SEVERAL_LABELS)]
     labels = vocabulary(found[0]) if found else ()
     if not labels:
@@ -212,7 +212,7 @@ def _threshold(loss: Any, *, several: bool) -> float | None:
 
 def _mode(pictures: Any) -> str:
     """The mode in which pictures are opened."""
-    types = _items(pictures.get("types")) if isinstance(pictures, Instance) else []
+    types = items(pictures.get("types")) if isinstance(pictures, Instance) else []
     last = types[-1] if types else None
     name = last.name if isinstance(last, Name) else str(last)
     if name not in _MODES:

@@ -13,6 +13,7 @@ from typing import Any
 
 from modelport.errors import ModelFileError
 from modelport.frameworks import Card, Instance, instances, tabular
+from modelport.frameworks.fastai_export import items
 from modelport.signature import Columns, Field, Kind, Signature
 
 CLASS = "fastai.tabular.learner.TabularLearner"
@@ -30,12 +31,6 @@ def features(root: Instance) -> tuple[str, ...]:
     names = [str(name) for key in ("cat_names", "cont_names") for name in items(table.get(key))]
     filled = [str(name) for one in instances(table, _FILLED) for name in _mapping(one.get("na_dict"))]
     return tuple(name for name in names if name not in {f"{one}_na" for one in filled})
-
-
-def items(value: Any) -> list[Any]:
-    """The elements of a list, or of fastcore's L."""
-    found = value.get("items") if isinstance(value, Instance) else value
-    return found if isinstance(found, list) else []
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

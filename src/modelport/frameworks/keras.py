@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from modelport import preprocessing
 from modelport.errors import MissingLibrary, ModelFileError, SignatureError
 from modelport.frameworks import STATED_IMAGE, STATED_LABELS, Card, Contents, pictured, scoring, tabular, threads
 from modelport.frameworks import torch_graph as graphs
@@ -204,7 +205,7 @@ def _structure(network: Any) -> Any:
 
 def _image(network: Any, taken: Input, said: Any) -> Field:
     """The input as pictures: squished as Keras' own loaders do it, and as they are where the network scales them itself."""
-    stated = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
+    stated = preprocessing.stated(said)
     own: dict[str, Any] = {"exif": False}
     if not {"resize", "crop", "pad"} & stated.keys():
         own["crop"] = "none"
@@ -297,7 +298,7 @@ def describe(model: Loaded, card: Card) -> Signature:
     the number of the likeliest, or its label where these are stated. SignatureError where it gives more or fewer numbers than labels.
     """
     answers = model.outputs
-    others = tuple(_field(name, answer) for name, answer in answers)
+    others = tuple(tabular.answered(name, answer) for name, answer in answers)
     if model.last in ("sigmoid", "softmax"):
         others = (replace(others[0], minimum=0.0, maximum=1.0), *others[1:])
     if model.classes:
@@ -313,26 +314,15 @@ def _fields(model: Loaded) -> Iterator[Field]:
     embeds = any(type(layer).__name__ == "Embedding" for layer in _layers(model.network))
     for one in model.taken:
         if one.shape in ((), (1,)) and len(model.taken) > 1:
-            yield _number(one.name, one.dtype)
+            yield tabular.number(one.name, one.dtype)
         elif len(model.taken) == 1 and _is_matrix(one) and not embeds:
-            yield from (_number(name, one.dtype) for name in tabular.numbered(one.shape[0]))
+            yield from (tabular.number(name, one.dtype) for name in tabular.numbered(one.shape[0]))
         else:
             yield Field(one.name, "tensor", dtype=one.dtype, shape=one.shape)
 
 
 def _is_matrix(one: Input) -> bool:
     return len(one.shape) == 1 and one.shape[0] > 0
-
-
-def _number(name: str, dtype: str) -> Field:
-    return Field(name, "number", dtype=dtype) if dtype.startswith("float") else Field(name, "boolean" if dtype == "bool" else "integer")
-
-
-def _field(name: str, answer: Any) -> Field:
-    dtype, shape = str(answer.dtype), answer.shape[1:]
-    if shape in ((), (1,)):
-        return _number(name, dtype)
-    return tabular.vector(name, (), shape[0], dtype) if len(shape) == 1 else Field(name, "tensor", dtype=dtype, shape=shape)
 
 
 def predict(model: Loaded, columns: Columns, signature: Signature) -> Columns:

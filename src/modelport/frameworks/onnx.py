@@ -324,8 +324,11 @@ def _answers(model: Loaded, raw: list[Any]) -> Columns:
     if not model.labels:
         return dict(zip(model.roles, map(_array, raw), strict=True))
     scores = scoring.scored(raw[0], model.scoring, len(model.labels))
-    labels = np.array(model.labels, dtype=object)[scores.argmax(axis=1)]
-    return {"prediction": labels, model.scoring.name: scores, **dict(zip(model.roles[1:], map(_array, raw[1:]), strict=True))}
+    return {
+        "prediction": tabular.chosen(model.labels, scores),
+        model.scoring.name: scores,
+        **dict(zip(model.roles[1:], map(_array, raw[1:]), strict=True)),
+    }
 
 
 def _scoring(model: Loaded) -> Scoring:

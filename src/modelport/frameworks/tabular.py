@@ -276,6 +276,19 @@ def chosen(classes: Sequence[Any], chances: Array, threshold: float | None = Non
     return found
 
 
+def number(name: str, dtype: str) -> Field:
+    """The field that holds one value of this dtype a row: a number, an integer or a boolean."""
+    return Field(name, "number", dtype=dtype) if dtype.startswith("float") else Field(name, "boolean" if dtype == "bool" else "integer")
+
+
+def answered(name: str, answer: Array) -> Field:
+    """The output of which `answer` (rows, ...) is an example: one value a row, several, or a tensor."""
+    dtype, shape = str(answer.dtype), answer.shape[1:]
+    if shape in ((), (1,)):
+        return number(name, dtype)
+    return vector(name, (), shape[0], dtype) if len(shape) == 1 else Field(name, "tensor", dtype=dtype, shape=shape)
+
+
 def vector(name: str, names: Sequence[Any] = (), size: int = 0, dtype: str = "float64") -> Field:
     """An output of several numbers a row: named, or of `size`."""
     return Field(name, "number", dtype=dtype, shape=(len(names) or size,), choices=tuple(names))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from modelport import preprocessing
 from modelport.errors import ModelFileError, SignatureError
 from modelport.frameworks import (
     STATED_IMAGE,
@@ -182,11 +183,7 @@ def load(path: Path, card: Card) -> Loaded:
     image = None
     if said:
         # as torchvision's folders of pictures are read: not turned upright, and with the colours that lie below what is transparent
-        stated = {
-            "exif": False,
-            "alpha": "dropped",
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()},
-        }
+        stated = {"exif": False, "alpha": "dropped", **preprocessing.stated(said)}
         # a network that flattens its pictures says only how many pixels they have
         shape = taken.shape if len(taken.shape) == 3 else (1 if stated.get("mode") == "L" else 3, -1, -1)
         image = pictured.image(Field(taken.name, "tensor", dtype=taken.dtype, shape=shape), stated)
@@ -349,17 +346,9 @@ def describe(model: Loaded, card: Card) -> Signature:
         inputs = (Field(taken.name, "tensor", dtype=taken.dtype, shape=taken.shape),)
     answers = model.outputs
     if not model.labels:
-        return Signature(inputs, tuple(_field(name, answer) for name, answer in answers))
+        return Signature(inputs, tuple(tabular.answered(name, answer) for name, answer in answers))
     scores = tabular.vector(model.scoring.name, model.labels, dtype="float32")
-    return Signature(inputs, (tabular.label(model.labels), scores, *(_field(name, answer) for name, answer in answers[1:])))
-
-
-def _field(name: str, answer: Any) -> Field:
-    dtype, shape = str(answer.dtype), answer.shape[1:]
-    if shape in ((), (1,)):
-        kind = "number" if dtype.startswith("float") else "boolean" if dtype == "bool" else "integer"
-        return Field(name, kind, dtype=dtype if kind == "number" else None)  # type: ignore[arg-type]  # one of three kinds
-    return tabular.vector(name, (), shape[0], dtype) if len(shape) == 1 else Field(name, "tensor", dtype=dtype, shape=shape)
+    return Signature(inputs, (tabular.label(model.labels), scores, *(tabular.answered(name, answer) for name, answer in answers[1:])))
 
 
 def predict(model: Loaded, columns: Columns, signature: Signature) -> Columns:
@@ -378,8 +367,7 @@ def predict(model: Loaded, columns: Columns, signature: Signature) -> Columns:
     if not model.labels:
         return plain
     scores = scoring.scored(answers[0][1], model.scoring, len(model.labels))
-    labels = np.array(model.labels, dtype=object)[scores.argmax(axis=1)]
-    return {"prediction": labels, model.scoring.name: scores, **dict(list(plain.items())[1:])}
+    return {"prediction": tabular.chosen(model.labels, scores), model.scoring.name: scores, **dict(list(plain.items())[1:])}
 
 
 def graph(model: Loaded, card: Card, signature: Signature) -> bytes:
