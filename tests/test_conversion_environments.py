@@ -190,7 +190,7 @@ def test_a_run_that_ends_halfway_leaves_nothing_that_would_be_taken_for_whole(
     assert done.returncode == -signal.SIGKILL
     left = list(cache.iterdir())
     assert [folder.name[:8] for folder in left] == [".making-"]
-    assert (left[0] / "environment" / "bin").is_dir()
+    assert (left[0] / "bin").is_dir()
     assert not list(cache.glob("[!.]*"))
 
 

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -196,28 +195,19 @@ def make(wanted: Recipe, told: Callable[[str], None] = lambda line: None) -> Env
     uv = _find_uv()
     version, python, pins, has_tools = _resolve(uv, wanted)
     told(f"Making Python {version} with {wanted.requirements[0].replace('==', ' ')} ...")
-    cache.mkdir(parents=True, exist_ok=True)
     lock = "".join(f"{pin}\n" for pin in pins)
-    target = cache / hashlib.sha256(f"{version}\n{lock}{wanted}".encode()).hexdigest()[:24]
-    staging = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
-    try:
-        venv = staging / "environment"
+    name = hashlib.sha256(f"{version}\n{lock}{wanted}".encode()).hexdigest()[:24]
+    if (cache / name).is_dir() and _opened(cache / name, wanted) is None:
+        shutil.rmtree(cache / name)  # the Python that it was made with is gone
+
+    def fill(venv: Path) -> None:
         _run(uv, ["venv", "--quiet", "--no-project", "--python", str(python), str(venv)], _QUICK_S)
         words = ["pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--python", str(venv / "bin" / "python")]
         _run(uv, [*words, "--requirement", "-"], _INSTALL_S, lock)
         about = {"recipe": asdict(wanted), "version": version, "pins": dict(pin.split("==") for pin in pins), "has_tools": has_tools}
         (venv / "modelport.json").write_text(json.dumps(about))
-        if target.is_dir() and _opened(target, wanted) is None:
-            shutil.rmtree(target)  # the Python that it was made with is gone
-        try:
-            venv.rename(target)
-        except OSError:
-            if not target.is_dir():  # another process may have made the same just now
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    caches.prune(cache, _KEPT, spare_s=_SPARED_S)
-    made = _opened(target, wanted)
+
+    made = _opened(caches.made(cache, name, fill, _KEPT, spare_s=_SPARED_S), wanted)
     assert made is not None
     return made
 
