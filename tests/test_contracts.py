@@ -197,6 +197,12 @@ def test_several_models_and_a_missing_key_are_said() -> None:
     assert done.exit_code == 0, done.output
 
 
+def test_a_service_of_this_machine_is_asked_without_the_proxy_of_others() -> None:
+    with live(make_service()) as running:
+        done = check(running.url, "--contract", "sagemaker", HTTP_PROXY="http://127.0.0.1:1", http_proxy="http://127.0.0.1:1", NO_PROXY="")
+    assert done.exit_code == 0, done.output + done.error
+
+
 def test_a_container_is_started_as_the_platform_starts_it() -> None:
     started = {name: " ".join(start_words("docker", "iris:1", contract.container)) for name, contract in CONTRACTS.items()}
     locked = "--cap-drop ALL --security-opt no-new-privileges --read-only --tmpfs /tmp"

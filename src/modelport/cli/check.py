@@ -89,12 +89,14 @@ def _client(url: str) -> httpx.Client:
     import httpx
 
     from modelport.errors import UsageError
+    from modelport.images.names import is_loopback
 
     key = os.environ.get("MODELPORT_API_KEY", "").partition(",")[0].strip()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     try:
-        return httpx.Client(base_url=url, headers=headers, timeout=60, limits=limits)
+        is_here = is_loopback(httpx.URL(url).netloc.decode())  # no proxy gets there, and none is told the key
+        return httpx.Client(base_url=url, headers=headers, timeout=60, limits=limits, trust_env=not is_here)
     except httpx.InvalidURL as error:
         raise UsageError(f"{url!r} is no URL: {error}", hint="For example http://127.0.0.1:8000") from error
 
