@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import zipfile
+from dataclasses import replace
 from email.parser import HeaderParser
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import converted
 from modelport import project
+from modelport.errors import UsageError
 from modelport.images import dockerfile
 from modelport.images.plan import Plan, plan
 
@@ -88,6 +90,12 @@ def test_the_wheel_is_whole_and_the_same_each_time(iris: Plan) -> None:
         assert recorded == set(packed.namelist())
         assert HeaderParser().parsestr(packed.read(f"{about}/METADATA").decode())["Name"] == "modelport"
         assert "modelport/cli/main.py" in recorded
+
+
+def test_a_python_that_is_none_writes_no_instruction(iris: Plan) -> None:
+    hostile = replace(iris, bundle=replace(iris.bundle, python="3.11-slim\nRUN id\n#"))
+    with pytest.raises(UsageError, match="is no tag"):
+        dockerfile.files(hostile, ())
 
 
 @given(st.text())

@@ -16,6 +16,7 @@ import bundles
 from modelport import __version__, store
 from modelport import bundle as bundle_files
 from modelport.bundle import Bundle
+from modelport.errors import BundleError
 from modelport.frameworks import Card
 from modelport.images import plan
 from modelport.signature import Field, Signature
@@ -58,6 +59,14 @@ def test_nothing_for_graphics_cards_comes_along(tmp_path: Path) -> None:
     assert {"torch==2.13.0", "xgboost-cpu==3.2.0"} <= set(lines)
     assert not [line for line in lines if line.startswith(("nvidia", "triton", "xgboost=="))]
     assert "xgboost==2.0.3" in plan.plan(bundle(tmp_path / "old", "numpy==1.26.4\nxgboost==2.0.3\n")).requirements, "there was no other yet"
+
+
+@pytest.mark.parametrize("line", ["--index-url=http://x.example/simple", "-r/etc/hosts", "a@http://x.example/a.whl", "numpy", "numpy==-e."])
+def test_what_is_no_exact_pin_gets_to_no_installer(line: str, tmp_path: Path) -> None:
+    """A bundle that brings no code is taken from anywhere: what its requirements could say to uv and pip is bounded."""
+    with pytest.raises(BundleError, match=r"requirements\.txt has '.*', which is no exact pin") as raised:
+        plan.plan(bundle(tmp_path / "b", f"scipy==1.16.0\n{line}\n"))
+    assert repr(line) in raised.value.message
 
 
 def test_pictures_are_decoded_by_pillow(tmp_path: Path) -> None:

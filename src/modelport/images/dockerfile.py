@@ -14,6 +14,7 @@ from pathlib import Path
 from modelport import __version__, project
 from modelport.images import plan as plans
 from modelport.images.exporting import words
+from modelport.images.names import Name
 from modelport.images.plan import LIB, PORT, PRUNED, ROOT, STOP_SIGNAL, STORE, USER, Plan
 
 WHEEL = f"modelport-{__version__}-py3-none-any.whl"
@@ -70,7 +71,7 @@ def _text(base: str, requirements: Sequence[str], *, about: Plan | None = None, 
     return _DOCKERFILE.format(
         ref=ref,
         how=f"docker build --tag {ref} --file {place}/Dockerfile ." if stage else f"docker build --tag {ref} .",
-        base=base,
+        base=Name.parse(base),  # it has what the bundle says of its Python, which may come from anywhere
         stage=stage,
         copied=flag + words((f"{source}requirements.txt", f"{source}{WHEEL}", f"{source}prepare.py", "./")),
         wheel=WHEEL,

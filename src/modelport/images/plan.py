@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from modelport import __version__, store
 from modelport.bundle import ONNX, Bundle
+from modelport.errors import BundleError
 
 ROOT = "/opt/modelport"
 LIB = f"{ROOT}/lib"
@@ -55,6 +57,7 @@ _HEALTHY = (
 )
 HEALTH_INTERVAL_S, HEALTH_TIMEOUT_S, HEALTH_START_S = 10, 5, 60
 _LARGEST_LABEL = 64 * 1024
+_PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Plan:
 def plan(bundle: Bundle, version: int = 1) -> Plan:
     """What the image of a bundle holds."""
     onnx = serves_onnx(bundle)
-    pinned = {name.lower(): number for name, number in bundle.pins()}
+    pinned = _pins(bundle)
     wanted: dict[str, str | None] = {}
     if onnx:
         wanted |= {"onnxruntime": pinned.get("onnxruntime"), "numpy": pinned.get("numpy")}
@@ -178,6 +181,16 @@ def modelport_files() -> dict[str, Path | bytes]:
 def model_files(plan: Plan) -> dict[str, Path | bytes]:
     """The bundle in its store, by the place below STORE."""
     return store.laid_out(plan.bundle, plan.version)
+
+
+def _pins(bundle: Bundle) -> dict[str, str]:
+    """The version of each distribution that the bundle needs. BundleError for a line that would be an option or a URL to an installer."""
+    pins = bundle.pins()
+    wrong = next((f"{name}=={number}" if number else name for name, number in pins if not _PIN.fullmatch(f"{name}=={number}")), None)
+    if wrong is not None:
+        hint = "A line is a name and a version, as numpy==2.4.6: pack the model again."
+        raise BundleError(f"{bundle.folder / 'requirements.txt'} has {wrong[:100]!r}, which is no exact pin", hint=hint)
+    return {name.lower(): number for name, number in pins}
 
 
 def _for_processors(pinned: Mapping[str, str]) -> dict[str, str | None]:
