@@ -82,9 +82,9 @@ def test_manifests_and_indexes_of_both_kinds_come_as_they_are_stored(registry: s
         assert open_registry.manifest(name).media_type == (manifests.DOCKER_MANIFEST if form == "docker" else manifests.OCI_MANIFEST)
         found = open_registry.manifest(Name.parse(f"{registry}/kinds-{form}:all"))
         assert found.digest == listed
-        assert manifests.for_platform(found.parsed(), "amd64").digest == digest
-        with pytest.raises(RegistryError, match=r"no image for linux/arm64: it has linux/amd64$"):
-            manifests.for_platform(found.parsed(), "arm64")
+        assert manifests.for_platform(found.parsed(), "amd64", "kinds").digest == digest
+        with pytest.raises(RegistryError, match=r"^kinds has no image for linux/arm64: it has linux/amd64$"):
+            manifests.for_platform(found.parsed(), "arm64", "kinds")
 
 
 def test_skopeo_reads_what_was_pushed(registry: str) -> None:
@@ -373,6 +373,24 @@ def test_redirects_in_a_ring_end(registry: str, tmp_path: Path, pauses: list[flo
     with before(registry, lambda call: Answer(307, b"", {"Location": call.path})) as proxy, client(proxy.host, pauses) as open_registry:
         with pytest.raises(RegistryError, match="redirects more than 5 times"):
             open_registry.fetch("ring", BLOB, tmp_path / "blob")
+
+
+def test_what_leads_to_something_else_than_a_web_server_is_not_followed(registry: str, tmp_path: Path, pauses: list[float]) -> None:
+    elsewhere = {"Location": "ftp://storage.example.com/there"}
+    begun = times(1, lambda call: call.method == "POST", lambda call: Answer(202, b"", elsewhere))
+    moved = times(1, lambda call: call.method == "GET", lambda call: Answer(307, b"", elsewhere))
+    with before(registry, begun, moved) as proxy, client(proxy.host, pauses) as open_registry:
+        with pytest.raises(RegistryError, match=r"from http to ftp://storage\.example\.com, which is not followed"):
+            open_registry.upload("other", BLOB, CONTENT)
+        with pytest.raises(RegistryError, match=r"from http to ftp://storage\.example\.com, which is not followed"):
+            open_registry.fetch("other", BLOB, tmp_path / "blob")
+    assert pauses == []
+
+
+def test_a_redirect_to_nowhere_is_told(registry: str, tmp_path: Path, pauses: list[float]) -> None:
+    with before(registry, lambda call: Answer(307, b"")) as proxy, client(proxy.host, pauses) as open_registry:
+        with pytest.raises(RegistryError, match=rf"answers GET /v2/nowhere/blobs/{BLOB.digest} with 307"):
+            open_registry.fetch("nowhere", BLOB, tmp_path / "blob")
 
 
 def test_a_manifest_that_is_none_is_told(registry: str, pauses: list[float]) -> None:

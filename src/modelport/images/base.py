@@ -109,10 +109,7 @@ def fetched(
 def _fetch(registry: Registry, name: Name, architecture: str, folder: Path, report: Report) -> None:
     """Everything into the folder; what describes it comes last, so that a folder which has that is whole."""
     folder.mkdir(exist_ok=True)
-    found = registry.manifest(name)
-    if found.media_type in (manifests.DOCKER_INDEX, manifests.OCI_INDEX):
-        chosen = manifests.for_platform(found.parsed(), architecture)
-        found = registry.manifest(Name(name.registry, name.repository, digest=chosen.digest))
+    found = registry.image(name, architecture)
     if found.media_type not in (manifests.DOCKER_MANIFEST, manifests.OCI_MANIFEST):
         raise RegistryError(f"{name} is {found.media_type or 'of no kind'}, which is no image")
     about = found.parsed()

@@ -52,10 +52,7 @@ class About:
 def in_registry(name: Name, open_registry: Callable[[str], Registry] = Registry, architecture: str = "amd64") -> About:
     """What an image in a registry says. UnknownImage when there is none."""
     with open_registry(name.registry) as registry:
-        found = registry.manifest(name)
-        if found.media_type in (manifests.DOCKER_INDEX, manifests.OCI_INDEX):
-            chosen = manifests.for_platform(found.parsed(), architecture)
-            found = registry.manifest(Name(name.registry, name.repository, digest=chosen.digest))
+        found = registry.image(name, architecture)
         about = found.parsed()
         config = registry.read(name.repository, Descriptor.of(about.get("config")))
     return _about(found.digest, config, sum(Descriptor.of(one).size for one in about.get("layers") or ()))

@@ -72,8 +72,8 @@ def manifest(form: str, config: bytes, layers: Sequence[Descriptor]) -> tuple[st
     return _MANIFEST[form], encoded(value)
 
 
-def for_platform(index: Mapping[str, Any], architecture: str) -> Descriptor:
-    """The manifest of linux on that architecture out of an index. RegistryError names those that there are."""
+def for_platform(index: Mapping[str, Any], architecture: str, name: str) -> Descriptor:
+    """The manifest of linux on that architecture out of the index of `name`. RegistryError names those that there are."""
     there = []
     for entry in index.get("manifests") or ():
         platform = entry.get("platform") or {}
@@ -81,9 +81,7 @@ def for_platform(index: Mapping[str, Any], architecture: str) -> Descriptor:
         if platform.get("os") == "linux" and platform.get("architecture") == architecture:
             return Descriptor.of(entry)
     known = sorted({one for one in there if "unknown" not in one})
-    raise RegistryError(
-        f"the base has no image for linux/{architecture}: it has {', '.join(known) or 'none'}", hint="--platform, or --base."
-    )
+    raise RegistryError(f"{name} has no image for linux/{architecture}: it has {', '.join(known) or 'none'}", hint="--platform, or --base.")
 
 
 def _layer_type(form: str, layer: Descriptor) -> str:

@@ -27,7 +27,7 @@ import httpx
 from modelport.errors import RegistryError
 from modelport.images import credentials
 from modelport.images.credentials import Credentials
-from modelport.images.manifests import ACCEPTED, Descriptor, digest_of
+from modelport.images.manifests import ACCEPTED, DOCKER_INDEX, OCI_INDEX, Descriptor, digest_of, for_platform
 from modelport.images.names import DOCKER_HUB, Name, is_loopback
 
 CHUNK_BYTES = 64 * 2**20
@@ -127,6 +127,14 @@ class Registry:
                 raise RegistryError(f"{self.host} gave a manifest for {name} whose digest is {digest}, and should be {said}", hint=_DAMAGED)
         raise AssertionError("the last try returns or raises")
 
+    def image(self, name: Name, architecture: str) -> Manifest:
+        """The manifest of the image for linux on an architecture: the one of that name, or out of the index of that name."""
+        found = self.manifest(name)
+        if found.media_type not in (DOCKER_INDEX, OCI_INDEX):
+            return found
+        chosen = for_platform(found.parsed(), architecture, str(name))
+        return self.manifest(Name(name.registry, name.repository, digest=chosen.digest))
+
     def fetch(self, repository: str, blob: Descriptor, target: Path, told: Told = lambda count: None) -> None:
         """A blob into the file `target`, which appears whole or not at all.
 
@@ -156,8 +164,8 @@ class Registry:
         told(have)
         try:
             with self._open("GET", f"/v2/{repository}/blobs/{blob.digest}", _pull(repository), headers) as answer:
-                if answer.status_code >= 400:
-                    answer.read()
+                if answer.status_code not in (200, 206):
+                    answer.read()  # what it says of it
                 if answer.status_code in _AGAIN:
                     told(-have)
                     return f"with {self._complaint(answer)}"
@@ -296,7 +304,7 @@ class Registry:
         location = answer.headers.get("Location")
         if not location:
             raise RegistryError(f"{self.host} began an upload and did not say where it goes on")
-        return str(httpx.URL(self._absolute(before)).join(location))
+        return str(self._redirected(httpx.URL(self._absolute(before)), location))
 
     # A request
 
@@ -350,7 +358,7 @@ class Registry:
                     challenged = True
                     self._headers[scope] = self._authorized(answer.headers.get_list("WWW-Authenticate"), scope)
                     continue
-                if answer.is_redirect and method in ("GET", "HEAD"):
+                if answer.has_redirect_location and method in ("GET", "HEAD"):
                     url = self._redirected(url, answer.headers["Location"])
                     continue
                 yield answer
