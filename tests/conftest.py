@@ -48,3 +48,12 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[images_world.Do
     """A Docker daemon of the tests' own."""
     with images_world.docker_daemon(tmp_path_factory.mktemp("docker")) as host:
         yield images_world.Docker(host)
+
+
+@pytest.fixture(scope="module")
+def own_folders(tmp_path_factory: pytest.TempPathFactory, registry: None) -> Iterator[None]:
+    """A cache and a store for the tests of one file, which install what they need from the package registry."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MODELPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patched.setenv("MODELPORT_STORE", str(tmp_path_factory.mktemp("store")))
+        yield

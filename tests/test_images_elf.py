@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 from pathlib import Path
 
-import pytest
-
+import images_world
 from modelport.images import elf
 
 
@@ -22,8 +20,7 @@ def libraries() -> list[Path]:
 
 
 def test_it_says_what_readelf_says() -> None:
-    if shutil.which("readelf") is None:
-        pytest.skip("readelf is not installed")
+    images_world.needed("readelf")
     found = libraries()
     assert len(found) > 10
     for path in found:

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -29,19 +28,13 @@ from modelport.images import plan
 from modelport.packing import Options, pack_file
 from modelport.store import Store
 
+pytestmark = pytest.mark.usefixtures("own_folders")
+
 ROOT = Path(__file__).parents[2]
 BASE = f"python:{PYTHON}-slim"
 AUTHORITIES = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
 _SERVING = r'"event": ?"serving"'
 HOSTILE = "a \"quoted\" $HOME ${PATH} `id` \\ and\nmore 'words' # ä"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def world(tmp_path_factory: pytest.TempPathFactory, registry: None) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("MODELPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patched.setenv("MODELPORT_STORE", str(tmp_path_factory.mktemp("store")))
-        yield
 
 
 @pytest.fixture(scope="module")

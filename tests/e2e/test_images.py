@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from click.testing import CliRunner
 
 import converted
 import images_world
+from faults_world import free_port
 from images_world import Docker, running
 from modelport.bundle import Bundle
 from modelport.cli.build import command
@@ -22,6 +22,8 @@ from modelport.errors import RegistryError, UsageError
 from modelport.images import plan
 from modelport.packing import Options, pack_file
 from modelport.store import Store
+
+pytestmark = pytest.mark.usefixtures("own_folders")
 
 HARDENED = ("--user", "12345:12345", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 SERVICE = '''\
@@ -32,14 +34,6 @@ def predict(weight: float = 2.0) -> float:
     """What it costs."""
     return 4.5 + 0.8 * weight
 '''
-
-
-@pytest.fixture(scope="module", autouse=True)
-def world(tmp_path_factory: pytest.TempPathFactory, registry: None) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("MODELPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patched.setenv("MODELPORT_STORE", str(tmp_path_factory.mktemp("store")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +51,6 @@ def load(ref: str, docker: Docker, image_registry: str) -> dict[str, Any]:
     assert done.exit_code == 0, done.output
     said: dict[str, Any] = json.loads(done.stdout)
     return said
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @contextmanager
