@@ -248,6 +248,7 @@ def test_reload_takes_what_has_been_edited(shop: Path) -> None:
         ("shop:app", "1 / 0", "importing shop raised ZeroDivisionError"),
         ("shop:make()", "def make(): 1 / 0", "make() of shop raised ZeroDivisionError"),
         ("shop:app", NO_START, "shop:app did not start"),
+        ("shop:wrapped", f"{NO_START}\nfrom functools import partial\nwrapped = partial(app)", "shop:wrapped did not start"),
     ],
 )
 def test_what_cannot_be_served_is_one_clear_line(name: str, source: str, message: str, tmp_path: Path) -> None:

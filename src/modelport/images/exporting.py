@@ -70,8 +70,8 @@ def check_path(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string as YAML and JSON both read it: double quotes, escapes, ASCII alone."""
-    return re.sub(r"\x7f", r"\\u007f", json.dumps(text))
+    """A string as YAML and JSON both read it: double quotes, with escapes up to U+FFFF; above, where they escape differently, as it is."""
+    return re.sub(r"[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def words(arguments: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,7 +93,10 @@ def _as_asgi(found: Any, name: str) -> App:
         raise UsageError(f"{name} is {str(found)[:60]!r}, and no application", hint="An ASGI or WSGI application is called.")
     if inspect.isclass(found):
         raise UsageError(f"{name} is a class", hint=f"Name an instance of it, or {name}() for one that is made.")
-    asked = found if inspect.isroutine(found) else type(found).__call__
+    called = found
+    while isinstance(called, partial):
+        called = called.func
+    asked = called if inspect.isroutine(called) else type(called).__call__
     if inspect.iscoroutinefunction(inspect.unwrap(asked)) or inspect.iscoroutinefunction(asked):
         return cast("App", found)
     try:
@@ -109,7 +113,7 @@ class Hosted(Application):
         super().__init__((), settings, log, tracer)
         self._hosted, self._name = app, name
         self.guard = _HostedGuard(self._router, settings, self.telemetry)
-        self._lifespan = LifespanOn(uvicorn.Config(app, lifespan="auto", log_config=None))
+        self._lifespan = LifespanOn(uvicorn.Config(app, interface="asgi3", lifespan="auto", log_config=None))
 
     def _endpoints(self) -> dict[str, dict[str, Handler]]:
         return {"/livez": {"GET": self._livez}, "/readyz": {"GET": self._readyz}, "/metrics": {"GET": self._metrics}}
